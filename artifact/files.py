@@ -1,0 +1,47 @@
+"""Reading and writing files so that what was hashed is what is used, and a crash leaves no half file."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from artifact.manifest import FileRecord
+
+_CHUNK = 1 << 20
+
+
+def record(path: Path) -> FileRecord:
+    """Hash and measure the file at `path`."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileRecord(sha256=digest.hexdigest(), bytes=size)
+
+
+def fsync(path: Path) -> None:
+    """Force a file or a directory to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` in one step: a reader sees the old contents or the new, never a mixture."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    staged = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.chmod(0o644)
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)

@@ -1,0 +1,184 @@
+"""What training promises and serving relies on: the typed contents of `manifest.json`.
+
+Fields may be added with a default at any time; `format_version` changes only when an old reader would go wrong.
+Readers accept this version and the one before it, and ignore fields they do not know.
+"""
+
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+FORMAT_VERSION: Final = 1
+READABLE_FORMAT_VERSIONS: Final = (FORMAT_VERSION - 1, FORMAT_VERSION)
+MANIFEST: Final = "manifest.json"
+GOLDEN: Final = "golden.json"
+
+
+def _inside(name: str) -> str:
+    """Refuse any file name that could lead out of the artifact, on POSIX or Windows."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+        raise ValueError(f"file name {name!r} is absolute or leaves the artifact")
+    if path.as_posix() != name or name == MANIFEST:
+        raise ValueError(f"file name {name!r} is not in its plain form or names the manifest itself")
+    return name
+
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+FileName = Annotated[str, AfterValidator(_inside)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TensorSpec(_Part):
+    """One input or output of the graph. A dynamic axis is a name (`batch`, `sequence`), a fixed one a number."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class FileRecord(_Part):
+    """What a file must hash and measure to be trusted."""
+
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Limits(_Part):
+    """What one input may be."""
+
+    max_input_tokens: int = Field(ge=1)
+
+
+class TextPreprocessing(_Part):
+    """How text becomes token ids. `normalization` names a function in `inference/tasks/text.py`."""
+
+    tokenizer: FileName = "tokenizer.json"
+    normalization: Literal["nfc-whitespace"] = "nfc-whitespace"
+    pad_token_id: int = 0
+    pad_token_type_id: int = 0
+
+
+class Variant(_Part):
+    """One file of this version at one precision and format."""
+
+    name: str
+    file: FileName
+    format: Literal["onnx", "torchscript"]
+    precision: Literal["fp32", "bf16", "fp16", "int8"]
+
+
+class Estimate(_Part):
+    """A measured figure with its bootstrap 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class CheckResult(_Part):
+    """One floor of the gate: what was required, what was measured, whether it held."""
+
+    name: str
+    passed: bool
+    measured: float
+    required: str
+
+
+class VariantResult(_Part):
+    """The gate's verdict on one variant. A refused variant stays here, with its reason, though its file is gone."""
+
+    name: str
+    published: bool
+    reason: str = ""
+    bytes: int = 0
+    checks: tuple[CheckResult, ...] = ()
+    metrics: dict[str, Estimate] = {}
+    max_score_difference: float = 0.0
+    mean_score_difference: float = 0.0
+    label_agreement: float = 0.0
+    neighbour_max_score_difference: float = 0.0
+    neighbour_label_flips: int = 0
+    accuracy_difference: Estimate | None = None
+    speed: tuple[dict[str, float], ...] = ()
+
+
+class GateResult(_Part):
+    """What the release gate measured, on which machine, over how many test rows."""
+
+    passed: bool
+    test_rows: int
+    cpu: str = ""
+    reference_metrics: dict[str, Estimate] = {}
+    baseline_metrics: dict[str, Estimate] = {}
+    confusion_matrix: tuple[tuple[int, ...], ...] = ()
+    variants: tuple[VariantResult, ...] = ()
+
+
+class Provenance(_Part):
+    """Where the model came from, in enough detail to repeat it."""
+
+    created: datetime
+    recipe: dict[str, Any]
+    data_fingerprint: str
+    data_name: str = ""
+    rows: dict[str, int] = {}
+    seed: int
+    libraries: dict[str, str] = {}
+    git_commit: str = ""
+    platform: str = ""
+
+
+class Manifest(_Part):
+    """One published model version. Optional additions keep `format_version`."""
+
+    format_version: int = FORMAT_VERSION
+    name: ModelName
+    version: int = Field(ge=1)
+    task: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] = ()
+    limits: Limits
+    preprocessing: TextPreprocessing = TextPreprocessing()
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    length_quantiles: dict[str, int] = Field({}, description="Tokens per input in the training data, by quantile.")
+    files: dict[FileName, FileRecord]
+    provenance: Provenance
+    gate: GateResult
+
+    @model_validator(mode="after")
+    def _readable_and_whole(self) -> Self:
+        if self.format_version not in READABLE_FORMAT_VERSIONS:
+            raise ValueError(f"format_version {self.format_version} is not one of {READABLE_FORMAT_VERSIONS}")
+        needed = {variant.file for variant in self.variants} | {GOLDEN}
+        if missing := sorted(needed - self.files.keys()):
+            raise ValueError(f"files lists no {', '.join(missing)}")
+        if len({variant.name for variant in self.variants}) != len(self.variants):
+            raise ValueError("two variants share a name")
+        return self
+
+    def variant(self, name: str) -> Variant | None:
+        """The variant called `name`, or None."""
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+
+class GoldenInput(_Part):
+    """An input whose answer is known: `scores` in label order, as the published fp32 variant gave them."""
+
+    input: str
+    label: str
+    scores: tuple[float, ...]
+
+
+class Golden(_Part):
+    """The contents of `golden.json`: what a loaded model must reproduce on its own CPU before it is ready."""
+
+    inputs: tuple[GoldenInput, ...] = Field(min_length=1)
+    tolerance: dict[str, float] = Field(description="Largest score difference allowed, by variant name.")

@@ -1,0 +1,1 @@
+"""One file per task: JSON to model inputs, model outputs to JSON. Pure functions, no I/O."""
