@@ -1,8 +1,11 @@
 """Reading and writing files so that what was hashed is what is used, and a crash leaves no half file."""
 
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from artifact.manifest import FileRecord
@@ -45,3 +48,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         staged.unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock that the file at `path` stands for; it is created when missing and ends with the process.
+
+    Raises BlockingIOError when another holds it and `wait` is false. The file is opened for writing because NFS
+    grants an exclusive lock to nothing less (flock(2)).
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)

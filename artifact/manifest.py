@@ -14,6 +14,7 @@ FORMAT_VERSION: Final = 1
 READABLE_FORMAT_VERSIONS: Final = (FORMAT_VERSION - 1, FORMAT_VERSION)
 MANIFEST: Final = "manifest.json"
 GOLDEN: Final = "golden.json"
+MODEL_NAME: Final = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 
 
 def _inside(name: str) -> str:
@@ -21,12 +22,12 @@ def _inside(name: str) -> str:
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
         raise ValueError(f"file name {name!r} is absolute or leaves the artifact")
-    if path.as_posix() != name or name == MANIFEST:
+    if path.as_posix() != name or name in (MANIFEST, "."):
         raise ValueError(f"file name {name!r} is not in its plain form or names the manifest itself")
     return name
 
 
-ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+ModelName = Annotated[str, StringConstraints(pattern=MODEL_NAME)]
 FileName = Annotated[str, AfterValidator(_inside)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -136,7 +137,10 @@ class Provenance(_Part):
 
 
 class Manifest(_Part):
-    """One published model version. Optional additions keep `format_version`."""
+    """One published model version. Optional additions keep `format_version`.
+
+    A draft, as handed to `artifact.publish.publish`, may leave `files` empty; a published manifest never does.
+    """
 
     format_version: int = FORMAT_VERSION
     name: ModelName
@@ -149,16 +153,24 @@ class Manifest(_Part):
     preprocessing: TextPreprocessing = TextPreprocessing()
     variants: tuple[Variant, ...] = Field(min_length=1)
     length_quantiles: dict[str, int] = Field({}, description="Tokens per input in the training data, by quantile.")
-    files: dict[FileName, FileRecord]
+    files: dict[FileName, FileRecord] = {}
     provenance: Provenance
     gate: GateResult
 
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, data: object) -> object:
+        # Before the fields: a later format may lack or retype any of them, and that must not be the complaint.
+        version = data.get("format_version", FORMAT_VERSION) if isinstance(data, dict) else FORMAT_VERSION
+        if version not in READABLE_FORMAT_VERSIONS:
+            known = " and ".join(map(str, READABLE_FORMAT_VERSIONS))
+            raise ValueError(f"written in another format_version; this Slipway reads {known}")
+        return data
+
     @model_validator(mode="after")
-    def _readable_and_whole(self) -> Self:
-        if self.format_version not in READABLE_FORMAT_VERSIONS:
-            raise ValueError(f"format_version {self.format_version} is not one of {READABLE_FORMAT_VERSIONS}")
-        needed = {variant.file for variant in self.variants} | {GOLDEN}
-        if missing := sorted(needed - self.files.keys()):
+    def _whole(self) -> Self:
+        needed = {variant.file for variant in self.variants} | {GOLDEN, self.preprocessing.tokenizer}
+        if self.files and (missing := sorted(needed - self.files.keys())):
             raise ValueError(f"files lists no {', '.join(missing)}")
         if len({variant.name for variant in self.variants}) != len(self.variants):
             raise ValueError("two variants share a name")

@@ -1,10 +1,9 @@
 """The model repository: `<model>/<version>/` folders and each model's `aliases.json`."""
 
-import fcntl
 import hashlib
 import json
-import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +12,15 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from artifact.errors import ArtifactCorrupt, ArtifactError, ArtifactNotFound
-from artifact.files import record, write_atomically
-from artifact.manifest import GOLDEN, MANIFEST, Golden, Manifest
+from artifact.files import lock, record, write_atomically
+from artifact.manifest import GOLDEN, MANIFEST, MODEL_NAME, FileRecord, Golden, Manifest
 
 PRODUCTION = "production"
 _ALIASES = "aliases.json"
-_NAME = re.compile(r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")
-_ALIAS = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
+_LOCK = ".aliases.lock"
+_NAME = re.compile(MODEL_NAME)
+_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _AliasMap = TypeAdapter(dict[str, int])
 
 
@@ -36,7 +37,7 @@ class Artifact:
         try:
             return Golden.model_validate_json((self.path / GOLDEN).read_bytes())
         except (OSError, ValidationError) as error:
-            raise ArtifactCorrupt(f"{self.path / GOLDEN}: {_first(error)}") from error
+            raise ArtifactCorrupt(f"{self.path / GOLDEN}: {first_problem(error)}") from error
 
 
 def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
@@ -53,7 +54,9 @@ def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
-        raise ArtifactCorrupt(f"{path / MANIFEST}: {_first(error)}") from error
+        raise ArtifactCorrupt(f"{path / MANIFEST}: {first_problem(error)}") from error
+    if not manifest.files:
+        raise ArtifactCorrupt(f"{path / MANIFEST}: files is empty, so nothing here can be trusted")
     if verify:
         _verify(path, manifest)
     return Artifact(path, manifest, f"sha256:{hashlib.sha256(raw).hexdigest()}")
@@ -63,19 +66,37 @@ def _verify(root: Path, manifest: Manifest) -> None:
     inside = root.resolve()
     for name, expected in manifest.files.items():
         path = root / name
-        if not path.resolve().is_relative_to(inside):
-            raise ArtifactCorrupt(f"{path}: a link that leaves the artifact")
         try:
+            if not path.resolve(strict=True).is_relative_to(inside):
+                raise ArtifactCorrupt(f"{path}: a link that leaves the artifact")
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise ArtifactCorrupt(f"{path}: not a plain file")
             found = record(path)
         except OSError as error:
             raise ArtifactCorrupt(f"{path}: {error.strerror}") from error
-        if found.bytes != expected.bytes:
-            raise ArtifactCorrupt(f"{path}: {found.bytes} bytes, the manifest promises {expected.bytes}")
-        if found.sha256 != expected.sha256:
-            raise ArtifactCorrupt(f"{path}: sha256 differs from the manifest")
+        except RuntimeError as error:  # what Python 3.11 makes of a loop of links
+            raise ArtifactCorrupt(f"{path}: links that lead nowhere") from error
+        _compare(path, found, expected)
 
 
-def _first(error: Exception) -> str:
+def _compare(path: Path, found: FileRecord, expected: FileRecord) -> None:
+    if found.bytes != expected.bytes:
+        raise ArtifactCorrupt(f"{path}: {found.bytes} bytes, the manifest promises {expected.bytes}")
+    if found.sha256 != expected.sha256:
+        raise ArtifactCorrupt(f"{path}: sha256 differs from the manifest")
+
+
+def _folders(path: Path) -> list[str]:
+    """Names of the folders in `path`; none when it is missing. Raises ArtifactError when it cannot be read."""
+    try:
+        return [entry.name for entry in path.iterdir() if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ArtifactError(f"{path}: {error.strerror}") from error
+
+
+def first_problem(error: Exception) -> str:
     """The first problem, with the field it concerns and without the offending value."""
     if isinstance(error, ValidationError):
         problem = error.errors(include_input=False, include_url=False)[0]
@@ -92,17 +113,16 @@ class Repository:
 
     def models(self) -> list[str]:
         """Names of the models that have at least one version, sorted."""
-        if not self.root.is_dir():
-            return []
-        return sorted(p.name for p in self.root.iterdir() if _NAME.match(p.name) and self.versions(p.name))
+        return sorted(name for name in _folders(self.root) if _NAME.fullmatch(name) and self.versions(name))
 
     def versions(self, model: str) -> list[int]:
-        """Published versions of `model`, ascending. Empty for a model nobody published."""
+        """Published versions of `model`, ascending. Empty for a model nobody published.
+
+        A folder without a manifest is not a version: it was not published, or is still being copied here.
+        """
         home = self.root / self._checked(model)
-        if not home.is_dir():
-            return []
-        names = (p.name for p in home.iterdir() if p.is_dir())
-        return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and name[0] != "0")
+        names = (name for name in _folders(home) if _VERSION.fullmatch(name))
+        return sorted(int(name) for name in names if (home / name / MANIFEST).is_file())
 
     def aliases(self, model: str) -> dict[str, int]:
         """Alias to version. Raises ArtifactCorrupt when the file cannot be read as that."""
@@ -112,7 +132,7 @@ class Repository:
         except FileNotFoundError:
             return {}
         except (OSError, ValidationError) as error:
-            raise ArtifactCorrupt(f"{path}: {_first(error)}") from error
+            raise ArtifactCorrupt(f"{path}: {first_problem(error)}") from error
 
     def resolve(self, model: str, version: int | str | None = None) -> int:
         """The version number meant by a number, an alias or nothing (production, else the greatest).
@@ -124,7 +144,7 @@ class Repository:
             raise ArtifactNotFound(f"no model {model!r} in {self.root}")
         if version is None:
             chosen = self.aliases(model).get(PRODUCTION, versions[-1])
-        elif isinstance(version, str) and not version.isdecimal():
+        elif isinstance(version, str) and not _VERSION.fullmatch(version):
             aliases = self.aliases(model)
             if version not in aliases:
                 raise ArtifactNotFound(f"model {model!r} has no alias {version!r}")
@@ -145,7 +165,7 @@ class Repository:
 
     def set_alias(self, model: str, alias: str, version: int) -> None:
         """Point `alias` at `version`. Raises ArtifactNotFound, ArtifactError."""
-        if not _ALIAS.match(alias):
+        if not _ALIAS.fullmatch(alias):
             raise ArtifactError("an alias is a lower-case word: letters, digits, '-' and '_'")
         if version not in self.versions(model):
             raise ArtifactNotFound(f"model {model!r} has no version {version}")
@@ -164,21 +184,18 @@ class Repository:
         home = self.root / self._checked(model)
         if not home.is_dir():
             raise ArtifactNotFound(f"no model {model!r} in {self.root}")
-        handle = os.open(home, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            before = self.aliases(model)
-            aliases = dict(before)
-            yield aliases
-            if aliases != before:
-                content = json.dumps(aliases, indent=2, sort_keys=True).encode() + b"\n"
-                write_atomically(home / _ALIASES, content)
+            with lock(home / _LOCK):
+                before = self.aliases(model)
+                aliases = dict(before)
+                yield aliases
+                if aliases != before:
+                    content = json.dumps(aliases, indent=2, sort_keys=True).encode() + b"\n"
+                    write_atomically(home / _ALIASES, content)
         except OSError as error:
             raise ArtifactError(f"{home / _ALIASES}: {error.strerror}") from error
-        finally:
-            os.close(handle)
 
     def _checked(self, model: str) -> str:
-        if not _NAME.match(model):
+        if not _NAME.fullmatch(model):
             raise ArtifactNotFound(f"{model!r} is not a model name")
         return model

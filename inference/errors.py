@@ -1,15 +1,15 @@
 """The branch of the error tree that a request for a prediction can meet.
 
-    SlipwayError                 (artifact/errors.py)
-    └── InferenceError
-        ├── BadInput         422  the request can never succeed; `field` names what is wrong
-        ├── InputTooLong     413  more tokens than the model accepts
-        ├── TooManyInputs    413  more inputs in one request than the service accepts
-        ├── UnknownModel     404  no such model, or that version is not loaded
-        ├── Overloaded       429  the queue is full; come back later
-        ├── NotReady         503  nothing is loaded, or the process is closing
-        ├── DeadlineExceeded 504  the answer was not there in time
-        └── BackendFailed    500  the model raised; the cause goes to the log, not to the caller
+SlipwayError                 (artifact/errors.py)
+└── InferenceError
+    ├── BadInput         422  the request can never succeed; `field` names what is wrong
+    ├── InputTooLong     413  more tokens than the model accepts
+    ├── TooManyInputs    413  more inputs in one request than the service accepts
+    ├── UnknownModel     404  no such model, or that version is not loaded
+    ├── Overloaded       429  the queue is full; come back later
+    ├── NotReady         503  nothing is loaded, or the process is closing
+    ├── DeadlineExceeded 504  the answer was not there in time
+    └── BackendFailed    500  the model raised; the cause goes to the log, not to the caller
 """
 
 from typing import ClassVar

@@ -1,0 +1,1 @@
+"""From data to a checked artifact: read, prepare, fine-tune, evaluate, gate, publish. Never imported by the service."""

@@ -1,0 +1,241 @@
+"""A recipe: everything that decides what a model will be, in one small TOML file.
+
+`load_recipe("sentiment")` reads a recipe that ships with Slipway, `load_recipe("my/recipe.toml")` one of the user's.
+Unknown keys are refused, so that a typing error never trains the wrong model in silence.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from artifact.manifest import ModelName
+from training.errors import RecipeInvalid
+
+LabelName = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Band(_Part):
+    """The ratings that mean one label. At least one end is given; both ends belong to the band."""
+
+    at_least: float | None = Field(None, description="Lowest rating of this label.")
+    at_most: float | None = Field(None, description="Highest rating of this label.")
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("give at_least, at_most or both")
+        if self.low > self.high:
+            raise ValueError("at_least is greater than at_most")
+        return self
+
+    @property
+    def low(self) -> float:
+        """The lower end, minus infinity when open."""
+        return float("-inf") if self.at_least is None else self.at_least
+
+    @property
+    def high(self) -> float:
+        """The upper end, infinity when open."""
+        return float("inf") if self.at_most is None else self.at_most
+
+    def holds(self, rating: float) -> bool:
+        """Whether `rating` means this label."""
+        return self.low <= rating <= self.high
+
+
+class _Labelled(_Part):
+    text_column: str = Field("text", min_length=1, description="Column with the text.")
+    label_column: str = Field("label", min_length=1, description="Column with the label or the rating.")
+    label_names: dict[str, LabelName] = Field({}, description="Value in the data -> label, e.g. 0 = 'negative'.")
+    thresholds: dict[LabelName, Band] = Field({}, description="Label -> band of ratings; between bands is dropped.")
+
+
+class PackagedData(_Labelled):
+    """A data set that ships inside a package; training/sources.py knows them by name."""
+
+    source: Literal["packaged"]
+    name: str = Field(description="Name of the packaged data set.")
+
+
+class FileData(_Labelled):
+    """The user's own table: .csv, .tsv, .jsonl or .parquet, in UTF-8."""
+
+    source: Literal["file"]
+    path: Path = Field(description="The table; relative to the recipe's own folder.")
+
+
+class HubData(_Labelled):
+    """A Hugging Face data set id, or a local folder in the hub's layout."""
+
+    source: Literal["hub"]
+    id: str = Field(min_length=1, description="Hub id or local folder.")
+    config: str | None = Field(None, description="Configuration of the data set, where it has several.")
+    revision: str | None = Field(None, description="Commit or tag to read; pin it to repeat a run.")
+    splits: tuple[str, ...] = Field(("train",), min_length=1, description="Splits to read and divide by hash.")
+    test_splits: tuple[str, ...] = Field((), description="Splits whose rows are always test rows.")
+
+
+DataSection = Annotated[PackagedData | FileData | HubData, Field(discriminator="source")]
+
+
+class Encoder(_Part):
+    """The pretrained encoder to fine-tune."""
+
+    source: Literal["packaged", "hub", "folder"] = Field(description="Where it comes from.")
+    name: str = Field(min_length=1, description="Packaged name, hub id or folder (relative to the recipe's own).")
+    revision: str | None = Field(None, description="Commit or tag on the hub.")
+
+
+class SplitFractions(_Part):
+    """Shares of the rows. The hash of its own text decides where a row goes: there is no seed."""
+
+    train: float = Field(0.8, gt=0, lt=1, description="Share to learn from.")
+    validation: float = Field(0.1, gt=0, lt=1, description="Share that chooses the checkpoint.")
+    test: float = Field(0.1, gt=0, lt=1, description="Share nobody looks at before the end.")
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        if abs(self.train + self.validation + self.test - 1.0) > 1e-9:
+            raise ValueError("train, validation and test must sum to 1")
+        return self
+
+
+class TrainingSection(_Part):
+    """How the encoder is fine-tuned."""
+
+    seed: int = Field(13, ge=0, lt=2**32, description="Seeds weights of the new head, dropout and row order.")
+    epochs: float = Field(3.0, gt=0, le=1000, description="Passes over the training split.")
+    learning_rate: float = Field(5e-5, gt=0, le=1, description="Peak learning rate, of the head.")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="Learning-rate factor from each layer to the one below.")
+    batch_size: int = Field(32, ge=1, le=4096, description="Rows in one forward pass.")
+    accumulation: int = Field(1, ge=1, le=1024, description="Forward passes per optimizer step.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW weight decay; none on biases and norms.")
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Decay after the warm-up.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    max_tokens: int = Field(128, ge=8, le=8192, description="Training inputs are cut here; serving accepts more.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the forward pass.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target spread over all labels.")
+    rating_sharpness: float | None = Field(
+        None, gt=0, description="Two labels with ratings: target = sigmoid(sharpness * rating) instead of 0 or 1."
+    )
+    evaluations_per_epoch: int = Field(1, ge=1, le=100, description="Validation passes and checkpoints per epoch.")
+    patience: int = Field(3, ge=1, description="Validation passes without a better one before training stops.")
+    best_by: Literal["accuracy", "log_loss"] = Field("log_loss", description="What makes a checkpoint the best.")
+
+
+class GateSection(_Part):
+    """Floors tighter than the ones in code; a looser one is refused by the gate."""
+
+    max_score_difference: float | None = Field(None, ge=0, description="fp32 against torch, largest difference.")
+    max_neighbour_score_difference: float | None = Field(None, ge=0, description="Alone against among neighbours.")
+    min_label_agreement: float | None = Field(None, ge=0, le=1, description="Reduced precision against fp32.")
+    min_accuracy_difference: float | None = Field(None, ge=-1, le=0, description="Lower bound, as a fraction.")
+
+
+class Recipe(_Part):
+    """The whole recipe."""
+
+    name: ModelName = Field(description="Name of the model in the repository.")
+    task: Literal["text-classification"] = Field(description="What the model does.")
+    labels: tuple[LabelName, ...] = Field(min_length=2, description="In order; with two, the last one is positive.")
+    description: str = Field("", description="One line for the model card.")
+    max_rows: int | None = Field(None, ge=1, description="Use only so many rows: for trying things out.")
+    data: DataSection
+    encoder: Encoder
+    split: SplitFractions = SplitFractions()
+    training: TrainingSection = TrainingSection()
+    gate: GateSection = GateSection()
+
+    @model_validator(mode="after")
+    def _labels_make_sense(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: the same label twice")
+        _check_thresholds(self.labels, self.data)
+        if self.training.rating_sharpness is not None and (len(self.labels) != 2 or not self.data.thresholds):
+            raise ValueError("training.rating_sharpness: needs two labels and data.thresholds")
+        return self
+
+
+def _check_thresholds(labels: Sequence[str], data: PackagedData | FileData | HubData) -> None:
+    if unknown := sorted(set(data.label_names.values()) - set(labels)):
+        raise ValueError(f"data.label_names: {', '.join(unknown)} is not in labels")
+    if not data.thresholds:
+        return
+    if set(data.thresholds) != set(labels):
+        raise ValueError("data.thresholds: needs exactly one band for each of labels")
+    bands = sorted(data.thresholds.values(), key=lambda band: band.low)
+    if any(low.high >= high.low for low, high in zip(bands, bands[1:], strict=False)):
+        raise ValueError("data.thresholds: two bands overlap")
+
+
+def bundled_recipes() -> tuple[str, ...]:
+    """Names of the recipes that ship with Slipway."""
+    folder = files("training") / "recipes"
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a bundled recipe by name or any recipe by path; relative paths inside it start at its own folder.
+
+    Raises RecipeInvalid, with the field's name, when it cannot be used.
+    """
+    path, text = _read(name_or_path)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeInvalid(f"recipe {path}: not TOML: {error}") from error
+    recipe = parse_recipe(values, origin=str(path))
+    return _anchored(recipe, path.parent)
+
+
+def parse_recipe(values: dict[str, Any], *, origin: str = "recipe") -> Recipe:
+    """Check values that were read elsewhere. Raises RecipeInvalid naming the first wrong field."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeInvalid(f"recipe {origin}: {_sentence(error)}") from error
+
+
+def _read(name_or_path: str | Path) -> tuple[Path, str]:
+    name = str(name_or_path)
+    path = Path(name)
+    if name in bundled_recipes():
+        path = Path(str(files("training") / "recipes" / f"{name}.toml"))
+    try:
+        return path, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(bundled_recipes())
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise RecipeInvalid(f"recipe {name}: {reason}; give a path to a TOML file or one of: {known}") from error
+
+
+def _anchored(recipe: Recipe, folder: Path) -> Recipe:
+    updates: dict[str, Any] = {}
+    if isinstance(recipe.data, FileData):
+        updates["data"] = recipe.data.model_copy(update={"path": folder / recipe.data.path.expanduser()})
+    if recipe.encoder.source == "folder":
+        anchored = str(folder / Path(recipe.encoder.name).expanduser())
+        updates["encoder"] = recipe.encoder.model_copy(update={"name": anchored})
+    return recipe.model_copy(update=updates)
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem, as `field: what is wrong`. Values are left out: a recipe may hold what is not ours to print."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    # pydantic puts the discriminator's value into the location; the user wrote no such level.
+    steps = [str(step) for step in problem["loc"] if step not in {"packaged", "file", "hub"}]
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key; check its spelling"
+    if problem["type"] == "missing":
+        message = "is missing"
+    return f"{'.'.join(steps)}: {message}" if steps else message
