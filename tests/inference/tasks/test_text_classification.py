@@ -1,0 +1,93 @@
+"""Text in, probabilities out: the pure functions around the model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifact.manifest import TensorSpec
+from inference.errors import BackendFailed, BadInput
+from inference.tasks.base import Prediction, Prepared
+from inference.tasks.text_classification import TextClassification
+from tests.tiny_artifact import LABELS, MAX_INPUT_TOKENS, publish_tiny, tiny_tokenizer
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> TextClassification:
+    _, manifest = publish_tiny(tmp_path)
+    return TextClassification(manifest, tiny_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(None, "string"), (3, "string"), (["a"], "string"), ("", "empty"), (" \n\t", "empty"), ("a\ud800", "surrogate")],
+)
+def test_what_is_no_text_is_refused_by_name_and_never_echoed(
+    task: TextClassification, value: object, reason: str
+) -> None:
+    with pytest.raises(BadInput, match=reason) as refused:
+        task.check(value, "inputs[2]")
+    assert refused.value.field == "inputs[2]"
+    assert "\ud800" not in refused.value.message
+
+
+def test_nul_is_text_like_any_other(task: TextClassification) -> None:
+    assert task.check("good\0film", "inputs[0]") == "good\0film"
+    assert task.prepare("good\0film", truncate=False).tokens > 2
+
+
+def test_tokens_count_the_special_ones(task: TextClassification) -> None:
+    assert task.prepare("good film", truncate=False) == Prepared([2, 4, 20, 3], 4)
+
+
+def test_a_text_at_the_limit_is_whole_and_one_token_more_is_not(task: TextClassification) -> None:
+    at_limit = " ".join(["good"] * (MAX_INPUT_TOKENS - 2))
+    assert task.prepare(at_limit, truncate=False).tokens == MAX_INPUT_TOKENS
+    longer = task.prepare(at_limit + " good", truncate=False)
+    assert (longer.excess, longer.tokens) == (True, MAX_INPUT_TOKENS + 1)
+
+
+@pytest.mark.parametrize("words", [100, 100_000])
+def test_truncation_keeps_the_head_and_the_closing_token_and_is_flagged(task: TextClassification, words: int) -> None:
+    cut = task.prepare(" ".join(["bad", *["good"] * words]), truncate=True)
+    assert cut.truncated
+    assert (cut.tokens, len(cut.ids)) == (MAX_INPUT_TOKENS, MAX_INPUT_TOKENS)
+    assert (cut.ids[0], cut.ids[1], cut.ids[-1]) == (2, 10, 3)
+
+
+def test_a_huge_text_of_few_tokens_is_not_mistaken_for_a_long_one(task: TextClassification) -> None:
+    prepared = task.prepare("good " + "x" * 50_000, truncate=False)
+    assert (prepared.tokens, prepared.excess) == (4, False)
+
+
+def test_padding_goes_to_the_end_and_is_masked(task: TextClassification) -> None:
+    arrays = task.collate([Prepared([2, 4, 3], 3), Prepared([2, 3], 2)])
+    assert arrays["input_ids"].tolist() == [[2, 4, 3], [2, 3, 0]]
+    assert arrays["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert set(arrays) == {"input_ids", "attention_mask"}
+
+
+def test_type_ids_are_made_when_the_model_has_them(tmp_path: Path) -> None:
+    _, manifest = publish_tiny(tmp_path)
+    spec = TensorSpec(name="token_type_ids", dtype="int64", shape=("batch", "sequence"))
+    task = TextClassification(manifest.model_copy(update={"inputs": (*manifest.inputs, spec)}), tiny_tokenizer())
+    assert task.collate([Prepared([2, 3], 2)])["token_type_ids"].tolist() == [[0, 0]]
+
+
+def test_scores_are_probabilities_in_label_order(task: TextClassification) -> None:
+    (prediction,) = task.decode({"logits": np.array([[1.0, 3.0]], dtype=np.float32)})
+    assert isinstance(prediction, Prediction)
+    assert prediction.label == LABELS[1]
+    assert sum(prediction.scores) == pytest.approx(1)
+    assert prediction.score == prediction.scores[1] == pytest.approx(1 / (1 + np.exp(-2)))
+
+
+def test_a_row_that_is_not_finite_fails_alone(task: TextClassification) -> None:
+    rows = task.decode({"logits": np.array([[np.nan, 1], [0, 1], [np.inf, 0]], dtype=np.float32)})
+    assert [type(row) for row in rows] == [BackendFailed, Prediction, BackendFailed]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 3), (1, 2, 1)])
+def test_outputs_of_another_shape_are_the_backend_s_failure(task: TextClassification, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BackendFailed, match="shape"):
+        task.decode({"logits": np.zeros(shape, dtype=np.float32)})

@@ -1,0 +1,58 @@
+"""A served model, from a published artifact to its answers."""
+
+from pathlib import Path
+
+import pytest
+
+from artifact.errors import ArtifactCorrupt, ArtifactNotFound
+from artifact.repository import open_artifact
+from inference.errors import BadInput, NotReady
+from inference.model import Model, Request
+from tests.tiny_artifact import GOLDEN_TEXTS, publish_tiny
+
+
+def test_it_answers_from_a_published_artifact(tmp_path: Path) -> None:
+    model = Model.load(open_artifact(publish_tiny(tmp_path)[0]))
+    answer = model.predict(["a very good film", "a boring mess"])
+    assert [prediction.label for prediction in answer.predictions] == ["positive", "negative"]
+    assert answer.input_tokens == (6, 5)
+    assert answer.truncated == (False, False)
+    model.close()
+
+
+def test_the_answer_is_the_same_in_any_company(tmp_path: Path) -> None:
+    model = Model.load(open_artifact(publish_tiny(tmp_path)[0]))
+    texts = ["good", "a bad film " * 9, *GOLDEN_TEXTS, "the best"]
+    (together,) = model.predict_batches([texts])
+    for text, accompanied in zip(texts, together, strict=True):
+        (alone,) = model.predict([text]).predictions
+        assert alone.label == accompanied.label
+        assert alone.scores == pytest.approx(accompanied.scores, abs=1e-6)
+    model.close()
+
+
+def test_golden_answers_that_do_not_come_out_stop_the_load(tmp_path: Path) -> None:
+    path, _ = publish_tiny(tmp_path, spoil_golden=True)
+    with pytest.raises(ArtifactCorrupt, match="golden input 0"):
+        Model.load(open_artifact(path))
+
+
+def test_an_unknown_variant_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactNotFound, match=r"no variant 'int3'; it has fp32"):
+        Model.load(open_artifact(publish_tiny(tmp_path)[0]), variant="int3")
+
+
+def test_bad_input_is_refused_before_it_is_queued(tmp_path: Path) -> None:
+    model = Model.load(open_artifact(publish_tiny(tmp_path)[0]))
+    with pytest.raises(BadInput, match=r"^inputs: "):
+        model.submit(Request([]), lambda _: None)
+    with pytest.raises(BadInput, match=r"^inputs\[1\]: "):
+        model.predict(["good", 5])
+    model.close()
+
+
+def test_a_closed_model_takes_nothing_more(tmp_path: Path) -> None:
+    model = Model.load(open_artifact(publish_tiny(tmp_path)[0]))
+    model.close()
+    with pytest.raises(NotReady):
+        model.predict(["good"])
