@@ -1,25 +1,27 @@
 """Dynamic batching on worker threads: a batch is what gathered while the workers were busy.
 
 There is no timer. A worker that becomes free tokenizes what arrived, takes the batch `policy.choose` names and runs
-it. All mutable state is in `Batcher`, touched only under its one lock; tokenizing and computing happen outside it.
+it. All mutable state belongs to `Batcher` and is touched only under its one lock; tokenizing and computing happen
+outside it. A watchdog answers for executions that hang and puts a new worker in the place of the stuck one.
 """
 
-import bisect
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from inference.backends.base import Backend
+from inference.cost import CostModel
 from inference.errors import BackendFailed, DeadlineExceeded, InferenceError, InputTooLong, NotReady, Overloaded
-from inference.policy import Limits, choose
-from inference.tasks.base import Prediction, Prepared, Task
+from inference.policy import Limits
+from inference.tasks.base import Prediction, Task
 from inference.ticket import Ticket
+from inference.waiting import Entry, WaitingRoom
 
 Priority = Literal["interactive", "batch"]
+Outcome = Prediction | BackendFailed
 
 _log = logging.getLogger("slipway.batcher")
 
@@ -27,6 +29,8 @@ _log = logging.getLogger("slipway.batcher")
 _BATCH_HANDICAP_SECONDS = 2.0
 # Inputs tokenized in one go before a worker computes again: keeps one huge body from holding back the others.
 _TOKENIZE_AT_MOST = 64
+# Stuck threads cannot be ended. With this many per worker the process is beyond repair and says so.
+_STUCK_PER_WORKER = 4
 
 
 class Observer(Protocol):
@@ -55,59 +59,69 @@ class SilentObserver:
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
-    """One input in the queue. `order` is when it counts as having arrived."""
+class Execution:
+    """A batch in a worker's hands. `overdue` once the watchdog has answered for it."""
 
-    ticket: Ticket
-    index: int
-    value: str
-    truncate: bool
-    submitted: float
-    order: float
-    deadline: float | None
-    prepared: Prepared
-    tokenization_seconds: float = 0.0
-
-
-_UNPREPARED = Prepared((), 0)
+    batch: list[Entry]
+    worker: threading.Thread
+    started: float
+    overdue: bool = False
 
 
 class Batcher:
-    """Queue, policy and worker threads around one backend. `close` answers everything accepted."""
+    """Waiting room, policy and worker threads around one backend. `close` answers everything accepted."""
 
     def __init__(
-        self, backend: Backend, task: Task, limits: Limits, *, workers: int = 1, observer: Observer | None = None
+        self,
+        backend: Backend,
+        task: Task,
+        limits: Limits,
+        *,
+        workers: int = 1,
+        execution_timeout_seconds: float = 30.0,
+        observer: Observer | None = None,
     ) -> None:
         self._backend = backend
         self._task = task
         self._limits = limits
         self._observer: Observer = observer or SilentObserver()
+        self._execution_timeout = execution_timeout_seconds
         self._changed = threading.Condition()
-        self._fresh: deque[Entry] = deque()
-        self._ready: list[Entry] = []
+        self._waiting = WaitingRoom(limits)
+        self._cost = CostModel()
+        self._running: set[Execution] = set()
         self._idle = 0
         self._executing = 0
+        self._stuck = 0
         self._closing = False
-        self._seconds_per_input = 0.0
-        self._workers = [
-            threading.Thread(target=self._work, name=f"slipway-worker-{n}", daemon=True) for n in range(workers)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._closed = threading.Event()
+        self._size = workers
+        self._workers: set[threading.Thread] = set()
+        for _ in range(workers):
+            self._start_worker()
+        threading.Thread(target=self._watch, name="slipway-watchdog", daemon=True).start()
 
     @property
     def waiting(self) -> int:
         """Inputs accepted and not yet executing."""
-        return len(self._fresh) + len(self._ready)
+        return len(self._waiting)
 
     @property
     def executing(self) -> int:
         """Inputs a worker has taken and not yet answered."""
         return self._executing
 
-    def predicted_wait_seconds(self) -> float:
-        """How long an input that joined the queue now would wait, from the measured pace. Zero before any."""
-        return self.waiting * self._seconds_per_input / len(self._workers)
+    @property
+    def failed(self) -> bool:
+        """Whether so many executions hung that only a new process can help."""
+        return self._stuck >= _STUCK_PER_WORKER * self._size
+
+    def predicted_wait_seconds(self, more_tokens: float = 0.0, more_inputs: int = 0) -> float:
+        """How long until work that joined the queue now would be done, from the learned cost. Zero before any."""
+        tokens = self._waiting.tokens + more_tokens
+        inputs = len(self._waiting) + more_inputs
+        executions = max(inputs / self._limits.max_batch_size, tokens / self._limits.max_batch_tokens)
+        return self._cost.predict(tokens, tokens, executions) / self._size
 
     def submit(
         self,
@@ -118,31 +132,41 @@ class Batcher:
         timeout_seconds: float | None = None,
         priority: Priority = "interactive",
     ) -> Ticket:
-        """Queue checked inputs and return at once. Raises NotReady, Overloaded: a body is taken whole or not at all."""
+        """Queue checked inputs and return at once: a body is taken whole or not at all.
+
+        Raises NotReady when closing or failed, Overloaded when the queue is full or, as far as can be told, the
+        answer would come after the deadline.
+        """
         now = time.perf_counter()
         ticket = Ticket(len(values), now, on_done)
         order = now + (_BATCH_HANDICAP_SECONDS if priority == "batch" else 0.0)
         deadline = None if timeout_seconds is None else now + timeout_seconds
-        entries = [
-            Entry(ticket, index, value, truncate, now, order, deadline, _UNPREPARED)
-            for index, value in enumerate(values)
-        ]
+        entries = [Entry(ticket, index, value, truncate, now, order, deadline) for index, value in enumerate(values)]
         with self._changed:
-            if self._closing:
-                raise NotReady("the model is closing")
-            self._make_room(len(entries))
-            self._fresh.extend(entries)
-            self._changed.notify(len(entries))
+            if self._closing or self.failed:
+                raise NotReady("the model is closing" if self._closing else "the model stopped answering")
+            self._refuse_what_cannot_be_done(values, timeout_seconds)
+            self._waiting.add(entries)
+            if self._idle:
+                self._changed.notify(len(entries))
         return ticket
 
-    def _make_room(self, count: int) -> None:
-        if self.waiting + count > self._limits.max_queue_size:
-            self._fresh = deque(entry for entry in self._fresh if not entry.ticket.done)
-            self._ready = [entry for entry in self._ready if not entry.ticket.done]
-        if self.waiting + count > self._limits.max_queue_size:
+    def _refuse_what_cannot_be_done(self, values: Sequence[str], timeout_seconds: float | None) -> None:
+        if self.waiting + len(values) > self._limits.max_queue_size:
+            self._waiting.forget_the_gone()
+        wait = self.predicted_wait_seconds()
+        if self.waiting + len(values) > self._limits.max_queue_size:
             raise Overloaded(
                 f"{self.waiting} inputs are waiting and the queue holds {self._limits.max_queue_size}",
-                retry_after_seconds=max(0.1, self.predicted_wait_seconds()),
+                retry_after_seconds=max(0.1, wait),
+            )
+        if timeout_seconds is None or not self.waiting:
+            return
+        needed = self.predicted_wait_seconds(self._waiting.estimate(values), len(values))
+        if needed > timeout_seconds:
+            raise Overloaded(
+                f"the answer would take about {needed:.1f} seconds and the request allows {timeout_seconds:g}",
+                retry_after_seconds=max(0.1, wait),
             )
 
     def run_together(self, values: Sequence[str]) -> list[Prediction]:
@@ -153,105 +177,128 @@ class Batcher:
         """
         now = time.perf_counter()
         ticket = Ticket(len(values), now, lambda _: None)
-        batch = [Entry(ticket, index, value, True, now, now, None, _UNPREPARED) for index, value in enumerate(values)]
-        self._prepare(batch)
-        self._run(batch)
+        batch = [Entry(ticket, index, value, True, now, now, None) for index, value in enumerate(values)]
+        self._finish(Execution(self._prepare(batch), threading.current_thread(), now))
         return list(ticket.result().predictions)
 
     def close(self) -> None:
-        """Accept nothing more, answer everything accepted, stop the workers."""
+        """Accept nothing more, answer everything accepted, stop the workers. Stuck ones are left behind."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        for worker in self._workers:
-            worker.join()
+        while worker := self._any_worker():
+            worker.join(timeout=0.1)
+        self._closed.set()
+
+    def _any_worker(self) -> threading.Thread | None:
+        with self._changed:
+            return next(iter(self._workers), None)
+
+    def _start_worker(self) -> None:
+        worker = threading.Thread(target=self._work, name="slipway-worker", daemon=True)
+        self._workers.add(worker)
+        worker.start()
 
     def _work(self) -> None:
-        while (batch := self._next()) is not None:
-            self._run(batch)
-            with self._changed:
-                self._executing -= len(batch)
+        while (execution := self._next()) is not None:
+            self._finish(execution)
+            if not self._still_needed(execution):
+                return
+        with self._changed:
+            self._workers.discard(threading.current_thread())
 
-    def _next(self) -> list[Entry] | None:
+    def _still_needed(self, execution: Execution) -> bool:
+        """Book an execution as over. False for a worker that was replaced while it hung."""
+        with self._changed:
+            if not execution.overdue:
+                self._running.discard(execution)
+                self._executing -= len(execution.batch)
+                return True
+            self._stuck -= 1
+            if len(self._workers) < self._size:
+                self._workers.add(threading.current_thread())
+                return True
+            return False
+
+    def _next(self) -> Execution | None:
         """Block until there is a batch to run; None once closed and empty."""
         while True:
             with self._changed:
-                while not self.waiting:
+                while not self._waiting:
                     if self._closing:
                         return None
                     self._idle += 1
                     self._changed.wait()
                     self._idle -= 1
-                fresh = [self._fresh.popleft() for _ in range(min(len(self._fresh), _TOKENIZE_AT_MOST))]
+                fresh = self._waiting.take_fresh(_TOKENIZE_AT_MOST)
                 self._executing += len(fresh)
             prepared = self._prepare(fresh)
             with self._changed:
                 self._executing -= len(fresh)
-                for entry in prepared:
-                    bisect.insort(self._ready, entry, key=lambda waiting: waiting.order)
-                batch = self._take()
-                self._executing += len(batch)
-                if self.waiting and self._idle:
-                    self._changed.notify()
-            if batch:
-                return batch
+                self._waiting.admit(prepared)
+                execution = self._take()
+            if execution is not None:
+                return execution
 
     def _prepare(self, entries: Sequence[Entry]) -> list[Entry]:
         """Tokenize; entries that can never run are answered here and left out."""
-        runnable = []
-        for entry in entries:
-            if entry.ticket.done:
-                continue
-            started = time.perf_counter()
-            try:
-                entry.prepared = self._task.prepare(entry.value, truncate=entry.truncate)
-            except Exception:
-                _log.exception("preparing an input failed")
-                entry.ticket.fail(BackendFailed("the input could not be prepared"), time.perf_counter())
-                continue
-            now = time.perf_counter()
-            entry.tokenization_seconds = now - started
-            entry.ticket.add_tokenization(entry.tokenization_seconds)
-            if entry.prepared.excess:
-                limit = self._task.max_input_tokens
-                entry.ticket.fail(InputTooLong(f"inputs[{entry.index}]", entry.prepared.tokens, limit), now)
-                continue
-            runnable.append(entry)
-        return runnable
+        return [entry for entry in entries if not entry.ticket.done and self._prepared(entry)]
 
-    def _take(self) -> list[Entry]:
-        """Remove and return the next batch; callers who left or whose deadline passed are dropped on the way."""
-        now = time.perf_counter()
-        late = [entry for entry in self._ready if entry.deadline is not None and entry.deadline < now]
-        for entry in late:
-            entry.ticket.fail(DeadlineExceeded("the deadline passed before the input could be run"), now)
-        self._ready = [entry for entry in self._ready if not entry.ticket.done]
-        positions = choose([entry.prepared.tokens for entry in self._ready], self._limits, self._idle + 1)
-        batch = [self._ready[position] for position in positions]
-        for position in sorted(positions, reverse=True):
-            del self._ready[position]
-        return batch
-
-    def _run(self, batch: Sequence[Entry]) -> None:
-        """Execute one batch and give every entry its outcome."""
+    def _prepared(self, entry: Entry) -> bool:
         started = time.perf_counter()
+        try:
+            entry.prepared = self._task.prepare(entry.value, truncate=entry.truncate)
+        except Exception:
+            _log.exception("preparing an input failed")
+            entry.ticket.fail(BackendFailed("the input could not be prepared"), time.perf_counter())
+            return False
+        now = time.perf_counter()
+        entry.tokenization_seconds = now - started
+        entry.ticket.add_tokenization(entry.tokenization_seconds)
+        if entry.prepared.excess:
+            limit = self._task.max_input_tokens
+            entry.ticket.fail(InputTooLong(f"inputs[{entry.index}]", entry.prepared.tokens, limit), now)
+        return not entry.prepared.excess
+
+    def _take(self) -> Execution | None:
+        """The next batch, if any waits; entries past their deadline are answered on the way. Under the lock."""
+        now = time.perf_counter()
+        for entry in self._waiting.late(now):
+            entry.ticket.fail(DeadlineExceeded("the deadline passed before the input could be run"), now)
+        batch = self._waiting.take_batch(self._idle + 1)
+        if self._waiting and self._idle:
+            self._changed.notify()
+        if not batch:
+            return None
+        execution = Execution(batch, threading.current_thread(), now)
+        self._running.add(execution)
+        self._executing += len(batch)
+        return execution
+
+    def _finish(self, execution: Execution) -> None:
+        """Run one batch and give every entry its outcome."""
+        batch, started = execution.batch, time.perf_counter()
+        execution.started = started
         outcomes = self._infer(batch)
         now = time.perf_counter()
-        with self._changed:
-            pace = (now - started) / len(batch)
-            self._seconds_per_input += (pace - self._seconds_per_input) * (0.1 if self._seconds_per_input else 1.0)
+        real = sum(entry.prepared.tokens for entry in batch)
+        padded = max(entry.prepared.tokens for entry in batch) * len(batch)
+        failed = any(isinstance(outcome, InferenceError) for outcome in outcomes)
         settle(batch, outcomes, started=started, now=now)
+        with self._changed:
+            if not failed and not execution.overdue:
+                self._cost.observe(real, padded, now - started)
         self._observer.batch_done(
             inputs=len(batch),
-            real_tokens=sum(entry.prepared.tokens for entry in batch),
-            padded_tokens=max(entry.prepared.tokens for entry in batch) * len(batch),
+            real_tokens=real,
+            padded_tokens=padded,
             queue_seconds=[max(0.0, started - entry.submitted - entry.tokenization_seconds) for entry in batch],
             tokenization_seconds=sum(entry.tokenization_seconds for entry in batch),
             inference_seconds=now - started,
-            failed=any(isinstance(outcome, InferenceError) for outcome in outcomes),
+            failed=failed or execution.overdue,
         )
 
-    def _infer(self, batch: Sequence[Entry]) -> Sequence[Prediction | BackendFailed]:
+    def _infer(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         """One outcome per entry, whatever the backend does."""
         try:
             outputs = self._backend.infer(self._task.collate([entry.prepared for entry in batch]))
@@ -267,10 +314,35 @@ class Batcher:
             return [BackendFailed("the model returned another number of rows than it was given")] * len(batch)
         return outcomes
 
+    def _watch(self) -> None:
+        """Look for executions that take too long, until closed."""
+        while not self._closed.wait(min(1.0, self._execution_timeout / 4)):
+            with self._changed:
+                limit = time.perf_counter() - self._execution_timeout
+                overdue = [execution for execution in self._running if execution.started < limit]
+                for execution in overdue:
+                    self._give_up(execution)
 
-def settle(
-    batch: Sequence[Entry], outcomes: Sequence[Prediction | BackendFailed], *, started: float, now: float
-) -> None:
+    def _give_up(self, execution: Execution) -> None:
+        """Answer for a hung execution and replace its worker, unless too many hang already. Under the lock."""
+        _log.error("a batch of %d hung for %.0f s", len(execution.batch), self._execution_timeout)
+        execution.overdue = True
+        self._running.discard(execution)
+        self._executing -= len(execution.batch)
+        self._stuck += 1
+        error = BackendFailed(f"the model did not answer within {self._execution_timeout:g} seconds")
+        self._workers.discard(execution.worker)
+        for entry in execution.batch:
+            entry.ticket.fail(error, time.perf_counter())
+        if not self.failed:
+            self._start_worker()
+            return
+        _log.critical("%d executions hang: this process cannot recover and answers nothing more", self._stuck)
+        for entry in self._waiting.take_all():
+            entry.ticket.fail(error, time.perf_counter())
+
+
+def settle(batch: Sequence[Entry], outcomes: Sequence[Outcome], *, started: float, now: float) -> None:
     """Give every entry exactly one outcome. A caller who left already has theirs."""
     for entry, outcome in zip(batch, outcomes, strict=True):
         if isinstance(outcome, InferenceError):

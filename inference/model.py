@@ -40,6 +40,7 @@ class Options:
 
     limits: Limits = field(default_factory=Limits)
     workers: int = 0
+    execution_timeout_seconds: float = 30.0
 
 
 class Model:
@@ -94,7 +95,14 @@ class Model:
         options = options or Options()
         task = open_task(artifact)
         workers = options.workers or usable_cores()
-        batcher = Batcher(backend, task, options.limits, workers=workers, observer=observer)
+        batcher = Batcher(
+            backend,
+            task,
+            options.limits,
+            workers=workers,
+            execution_timeout_seconds=options.execution_timeout_seconds,
+            observer=observer,
+        )
         return cls(artifact, variant, task, batcher)
 
     def check_golden(self) -> None:

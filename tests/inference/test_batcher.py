@@ -59,9 +59,20 @@ class Caller:
 
 @contextlib.contextmanager
 def running(
-    backend: SumBackend, limits: Limits | None = None, workers: int = 1, observer: "Notes | None" = None
+    backend: SumBackend,
+    limits: Limits | None = None,
+    workers: int = 1,
+    observer: "Notes | None" = None,
+    execution_timeout_seconds: float = 30.0,
 ) -> Iterator[Batcher]:
-    batcher = Batcher(backend, WordTask(), limits or Limits(), workers=workers, observer=observer)
+    batcher = Batcher(
+        backend,
+        WordTask(),
+        limits or Limits(),
+        workers=workers,
+        execution_timeout_seconds=execution_timeout_seconds,
+        observer=observer,
+    )
     try:
         yield batcher
     finally:
@@ -220,7 +231,7 @@ def test_an_input_past_its_deadline_is_answered_without_being_computed() -> None
     backend = SumBackend()
     with running(backend) as batcher:
         with held(backend, batcher):
-            late = Caller().send(batcher, "1", timeout_seconds=0.0)
+            late = Caller().send(batcher, "1", timeout_seconds=1e-9)
         assert isinstance(late.error(), DeadlineExceeded)
     assert backend.shapes == [(1, 1)]
 
@@ -301,3 +312,46 @@ def test_timings_add_up() -> None:
     parts = timings.queue_seconds + timings.tokenization_seconds + timings.inference_seconds
     assert parts == pytest.approx(timings.total_seconds)
     assert timings.queue_seconds > 0
+
+
+def test_a_request_that_would_come_too_late_is_refused_at_once() -> None:
+    backend = SumBackend()
+    with running(backend, Limits(max_batch_size=1)) as batcher:
+        for _ in range(30):
+            backend.gate.clear()
+            slow = Caller().send(batcher, "1")
+            threading.Timer(0.02, backend.gate.set).start()
+            slow.sums()
+        assert batcher.predicted_wait_seconds(more_tokens=1, more_inputs=1) == pytest.approx(0.02, rel=1)
+        with held(backend, batcher):
+            queue = [Caller().send(batcher, "1") for _ in range(20)]
+            with pytest.raises(Overloaded, match="the request allows"):
+                batcher.submit(["1"], lambda _: None, timeout_seconds=0.1)
+            patient = Caller().send(batcher, "2", timeout_seconds=60)
+        assert [caller.sums() for caller in queue] == [[1]] * 20
+        assert patient.sums() == [2]
+
+
+def test_a_hung_execution_is_answered_and_its_worker_replaced() -> None:
+    backend = SumBackend()
+    with running(backend, execution_timeout_seconds=0.2) as batcher:
+        backend.gate.clear()
+        hung = Caller().send(batcher, "1")
+        assert isinstance(hung.error(), BackendFailed)
+        backend.gate.set()
+        assert Caller().send(batcher, "2").sums() == [2]
+        assert not batcher.failed
+    assert hung.answers == 1
+
+
+def test_a_backend_that_always_hangs_is_declared_failed_and_nobody_waits_for_ever() -> None:
+    backend = SumBackend()
+    with running(backend, Limits(max_batch_size=1), execution_timeout_seconds=0.05) as batcher:
+        backend.gate.clear()
+        callers = [Caller().send(batcher, "1") for _ in range(8)]
+        assert all(isinstance(caller.error(), BackendFailed) for caller in callers)
+        assert batcher.failed
+        with pytest.raises(NotReady):
+            batcher.submit(["1"], lambda _: None)
+        backend.gate.set()
+    assert [caller.answers for caller in callers] == [1] * 8
