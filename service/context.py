@@ -1,0 +1,86 @@
+"""What handlers share: made once at start, passed down through the application, never a global."""
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from service.bridge import Bridge
+from service.config import Settings
+from service.metrics import Metrics
+from service.registry import Registry, Served, Status
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+INFO: Final = "slipway.info"
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
+# W3C Trace Context, section 3.2: version 00, and later versions as far as they look the same.
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?"
+)
+
+
+@dataclass(eq=False)
+class Context:
+    """One running service."""
+
+    settings: Settings
+    metrics: Metrics
+    registry: Registry
+    bridge: Bridge
+    draining: bool = False
+    in_flight: int = 0
+    connections: Iterable[Any] = field(default_factory=tuple)
+
+    def status(self) -> Status | str:
+        """The registry's status, unless the process is on its way out."""
+        return "draining" if self.draining else self.registry.status()
+
+    @property
+    def ready(self) -> bool:
+        """Whether this process wants traffic."""
+        return self.status() == "ready"
+
+    def refresh_metrics(self) -> None:
+        """Bring the gauges up to date for a scrape."""
+        self.registry.refresh_metrics()
+        self.metrics.in_flight.set(self.in_flight)
+        self.metrics.connections.set(sum(1 for _ in self.connections))
+        self.metrics.ready.set(self.ready)
+
+
+class RequestInfo:
+    """What is known of one HTTP request, for its answer's headers, the access line and the metrics."""
+
+    __slots__ = ("request_id", "served", "status", "tokens", "trace_id", "traceparent")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        given, trace = b"", b""
+        for name, value in headers:
+            if name == b"x-request-id":
+                given = value
+            elif name == b"traceparent":
+                trace = value
+        self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        self.trace_id: str | None = None
+        self.traceparent: bytes | None = None
+        if trace and (match := _TRACEPARENT.fullmatch(trace)):
+            self.trace_id = match[1].decode()
+            self.traceparent = b"00-%s-%s-%s" % (match[1], secrets.token_hex(8).encode(), match[2])
+        self.status = 0
+        self.tokens: int | None = None
+        self.served: Served | None = None
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Headers of every answer, errors included."""
+        found = [(b"x-request-id", self.request_id.encode())]
+        if self.traceparent is not None:
+            found.append((b"traceparent", self.traceparent))
+        return found
+
+
+def info_of(scope: "Scope") -> RequestInfo:
+    """The record the middleware keeps for this request."""
+    return cast("RequestInfo", scope[INFO])

@@ -1,0 +1,77 @@
+import re
+from pathlib import Path
+
+from service.metrics import Metrics, ModelKey, ModelObserver
+
+ROOT = Path(__file__).parents[2]
+KEY = ModelKey("sentiment", "3", "text-classification")
+LABELS = {"model": "sentiment", "version": "3", "task": "text-classification"}
+
+
+def _observe(observer: ModelObserver, *, failed: bool = False) -> None:
+    observer.batch_done(
+        inputs=2,
+        real_tokens=9,
+        padded_tokens=10,
+        queue_seconds=[0.1, 0.2],
+        tokenization_seconds=0.01,
+        inference_seconds=0.5,
+        failed=failed,
+    )
+
+
+def test_names_carry_prefix_unit_and_total() -> None:
+    for family in Metrics(process=False).families():
+        assert re.fullmatch(r"slipway_[a-z_]+", family.name)
+        assert family.name.endswith("_total") == (family.kind == "counter")
+        assert "_ms" not in family.name
+        assert family.help.endswith(".") or family.name == "slipway_build_info"
+
+
+def test_an_execution_is_counted_in_every_phase() -> None:
+    metrics = Metrics(process=False)
+    observer = ModelObserver(metrics, KEY)
+    observer.counting = True
+    _observe(observer)
+    _observe(observer, failed=True)
+
+    def value(name: str) -> float | None:
+        return metrics.registry.get_sample_value(name, LABELS)
+
+    assert value("slipway_inputs_total") == 4
+    assert value("slipway_tokens_total") == 18
+    assert value("slipway_padded_tokens_total") == 20
+    assert value("slipway_batch_size_count") == 2
+    assert value("slipway_batch_size_sum") == 4
+    assert value("slipway_queue_duration_seconds_count") == 4
+    assert value("slipway_inference_duration_seconds_sum") == 1.0
+    assert value("slipway_failed_executions_total") == 1
+
+
+def test_warming_up_is_not_traffic() -> None:
+    metrics = Metrics(process=False)
+    _observe(ModelObserver(metrics, KEY))
+    assert metrics.registry.get_sample_value("slipway_inputs_total", LABELS) == 0
+
+
+def test_two_services_do_not_share_series() -> None:
+    first, second = Metrics(process=False), Metrics(process=False)
+    first.ready.set(1)
+    assert second.registry.get_sample_value("slipway_ready") == 0
+
+
+def test_no_created_series_and_process_metrics_are_there() -> None:
+    page = Metrics().render().decode()
+    assert "_created" not in page
+    assert "process_resident_memory_bytes" in page
+    assert "slipway_build_info{" in page
+
+
+def test_monitoring_asks_only_for_metrics_that_exist() -> None:
+    names = {family.name for family in Metrics(process=False).families()}
+    histograms = {f.name for f in Metrics(process=False).families() if f.kind == "histogram"}
+    names |= {f"{name}_{part}" for name in histograms for part in ("bucket", "count", "sum")}
+    files = [path for path in (ROOT / "monitoring").rglob("*") if path.suffix in {".yml", ".yaml", ".json"}]
+    for path in files:
+        asked = set(re.findall(r"\bslipway_[a-z_]+", path.read_text(encoding="utf-8")))
+        assert asked <= names, f"{path.name}: {sorted(asked - names)}"
