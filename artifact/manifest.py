@@ -20,10 +20,12 @@ MODEL_NAME: Final = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 def _inside(name: str) -> str:
     """Refuse any file name that could lead out of the artifact, on POSIX or Windows."""
     path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
-        raise ValueError(f"file name {name!r} is absolute or leaves the artifact")
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        raise ValueError(f"file name {name!a} is absolute or leaves the artifact")
+    if not name.isprintable():  # NUL, line breaks, and bytes that were not UTF-8
+        raise ValueError(f"file name {name!a} has characters that cannot be shown")
     if path.as_posix() != name or name in (MANIFEST, "."):
-        raise ValueError(f"file name {name!r} is not in its plain form or names the manifest itself")
+        raise ValueError(f"file name {name!a} is not in its plain form or names the manifest itself")
     return name
 
 

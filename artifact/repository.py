@@ -39,6 +39,11 @@ class Artifact:
         except (OSError, ValidationError) as error:
             raise ArtifactCorrupt(f"{self.path / GOLDEN}: {first_problem(error)}") from error
 
+    def unlisted(self) -> list[str]:
+        """Files in the folder that the manifest does not list. They were never hashed and are never read."""
+        present = {path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir()}
+        return sorted(present - self.manifest.files.keys() - {MANIFEST})
+
 
 def open_artifact(path: Path, *, verify: bool = True) -> Artifact:
     """Read the manifest at `path` and, unless told not to, check every file it lists.

@@ -201,7 +201,11 @@ class Batcher:
 
     def _work(self) -> None:
         while (execution := self._next()) is not None:
-            self._finish(execution)
+            try:
+                self._finish(execution)
+            except Exception:  # the observer's fault or ours: the worker and the other callers go on
+                _log.exception("finishing a batch failed")
+                fail(execution.batch, BackendFailed("the batch could not be finished"))
             if not self._still_needed(execution):
                 return
         with self._changed:
@@ -263,8 +267,7 @@ class Batcher:
     def _take(self) -> Execution | None:
         """The next batch, if any waits; entries past their deadline are answered on the way. Under the lock."""
         now = time.perf_counter()
-        for entry in self._waiting.late(now):
-            entry.ticket.fail(DeadlineExceeded("the deadline passed before the input could be run"), now)
+        fail(self._waiting.late(now), DeadlineExceeded("the deadline passed before the input could be run"))
         batch = self._waiting.take_batch(self._idle + 1)
         if self._waiting and self._idle:
             self._changed.notify()
@@ -332,14 +335,12 @@ class Batcher:
         self._stuck += 1
         error = BackendFailed(f"the model did not answer within {self._execution_timeout:g} seconds")
         self._workers.discard(execution.worker)
-        for entry in execution.batch:
-            entry.ticket.fail(error, time.perf_counter())
+        fail(execution.batch, error)
         if not self.failed:
             self._start_worker()
             return
         _log.critical("%d executions hang: this process cannot recover and answers nothing more", self._stuck)
-        for entry in self._waiting.take_all():
-            entry.ticket.fail(error, time.perf_counter())
+        fail(self._waiting.take_all(), error)
 
 
 def settle(batch: Sequence[Entry], outcomes: Sequence[Outcome], *, started: float, now: float) -> None:
@@ -349,3 +350,10 @@ def settle(batch: Sequence[Entry], outcomes: Sequence[Outcome], *, started: floa
             entry.ticket.fail(outcome, now)
         else:
             entry.ticket.settle(entry.index, entry.prepared, outcome, started=started, now=now)
+
+
+def fail(entries: Sequence[Entry], error: InferenceError) -> None:
+    """End every entry's ticket with `error`, where it has not ended already."""
+    now = time.perf_counter()
+    for entry in entries:
+        entry.ticket.fail(error, now)

@@ -1,12 +1,12 @@
 """The branch of the error tree that `slipway train` can meet.
 
-    SlipwayError                 (artifact/errors.py)
-    └── TrainingError
-        ├── RecipeInvalid        exit 2  the recipe cannot be read, or asks for something impossible
-        ├── SourceUnavailable    exit 1  data or an encoder is neither cached nor to be fetched; says what to put where
-        ├── DataInvalid          exit 1  the data cannot be trained on; names the column or the row, never the text
-        ├── FineTuneFailed       exit 1  training went wrong: the loss is not a number, the disk is full
-        └── GateRefused          exit 3  the release gate refused the model; nothing was published
+SlipwayError                 (artifact/errors.py)
+└── TrainingError
+    ├── RecipeInvalid        exit 2  the recipe cannot be read, or asks for something impossible
+    ├── SourceUnavailable    exit 1  data or an encoder is neither cached nor to be fetched; says what to put where
+    ├── DataInvalid          exit 1  the data cannot be trained on; names the column or the row, never the text
+    ├── FineTuneFailed       exit 1  training went wrong: the loss is not a number, the disk is full
+    └── GateRefused          exit 3  the release gate refused the model; nothing was published
 """
 
 from artifact.errors import SlipwayError

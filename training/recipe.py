@@ -4,6 +4,7 @@
 Unknown keys are refused, so that a typing error never trains the wrong model in silence.
 """
 
+import itertools
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -173,7 +174,7 @@ def _check_thresholds(labels: Sequence[str], data: PackagedData | FileData | Hub
     if set(data.thresholds) != set(labels):
         raise ValueError("data.thresholds: needs exactly one band for each of labels")
     bands = sorted(data.thresholds.values(), key=lambda band: band.low)
-    if any(low.high >= high.low for low, high in zip(bands, bands[1:], strict=False)):
+    if any(low.high >= high.low for low, high in itertools.pairwise(bands)):
         raise ValueError("data.thresholds: two bands overlap")
 
 
@@ -229,7 +230,7 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem, as `field: what is wrong`. Values are left out: a recipe may hold what is not ours to print."""
+    """The first problem, as `field: what is wrong`, without the value: that may not be ours to print."""
     problem = error.errors(include_url=False, include_input=False)[0]
     # pydantic puts the discriminator's value into the location; the user wrote no such level.
     steps = [str(step) for step in problem["loc"] if step not in {"packaged", "file", "hub"}]

@@ -355,3 +355,14 @@ def test_a_backend_that_always_hangs_is_declared_failed_and_nobody_waits_for_eve
             batcher.submit(["1"], lambda _: None)
         backend.gate.set()
     assert [caller.answers for caller in callers] == [1] * 8
+
+
+def test_an_observer_that_raises_does_not_end_the_worker() -> None:
+    class Grumpy(Notes):
+        def batch_done(self, **facts: object) -> None:  # type: ignore[override]
+            raise RuntimeError("no more metrics")
+
+    with running(SumBackend(), observer=Grumpy()) as batcher:
+        assert Caller().send(batcher, "1").sums() == [1]
+        assert Caller().send(batcher, "2").sums() == [2]
+        assert batcher.waiting == 0

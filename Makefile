@@ -1,0 +1,71 @@
+# The only door: people, the README and CI call the same targets. `make help` lists them.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format serve train lock wheelhouse image image-training clean distclean
+
+BIN := .venv/bin
+# The service's port, and where the artifacts lie.
+PORT ?= 8000
+MODELS ?= models
+# One more package index for another build of torch, e.g. the CPU one (README.md, "Install").
+TORCH_INDEX ?=
+# What builds images, and flags for it, e.g. DOCKER_FLAGS=--network=host.
+DOCKER ?= docker
+DOCKER_FLAGS ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/.train ## train once, then serve on PORT and try a prediction; Ctrl-C stops it
+	@$(BIN)/python tools/run_demo.py --repository $(MODELS) --port $(PORT)
+
+test: lint ## everything CI asks: format, lint, types, every test
+	@echo "pytest"
+	@$(BIN)/python -m pytest
+
+lint: .venv/.dev ## formatter check, linter, strict types
+	@echo "ruff format --check" && $(BIN)/ruff format --check --quiet .
+	@echo "ruff check" && $(BIN)/ruff check --quiet .
+	@echo "mypy (about a minute the first time, then seconds)" && $(BIN)/python -m mypy
+
+format: .venv/.dev ## format, and mend what the linter can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+serve: .venv/.train ## serve what is in MODELS, without training
+	@exec $(BIN)/slipway serve --repository $(MODELS) --port $(PORT)
+
+train: .venv/.train ## train, gate and publish one more version of the sentiment model
+	@exec $(BIN)/slipway train sentiment --repository $(MODELS)
+
+# One environment for all: the stamps say which extras it holds, and are older than what they were made from
+# when pyproject.toml or the lock has changed. `dev` includes `train`, so either order of the two works.
+.venv/.train: pyproject.toml constraints.txt
+	@tools/setup train --torch-index "$(TORCH_INDEX)" --stamp .venv/.train
+
+.venv/.dev: pyproject.toml constraints.txt
+	@tools/setup train,dev --torch-index "$(TORCH_INDEX)" --stamp .venv/.train --stamp .venv/.dev
+
+lock: ## write constraints.txt anew from pyproject.toml
+	@TORCH_INDEX="$(TORCH_INDEX)" tools/lock
+
+image: ## build the service's image, slipway:VERSION
+	$(DOCKER) build $(DOCKER_FLAGS) --target service --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+	  --tag slipway:$(VERSION) .
+
+image-training: ## build the training image, slipway-training:VERSION
+	$(DOCKER) build $(DOCKER_FLAGS) --target training --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+	  --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag slipway-training:$(VERSION) .
+
+wheelhouse: .venv/.train ## fetch torch's wheel for the training image, as this machine's pip finds it
+	@$(BIN)/python -m pip download --no-deps --constraint constraints.txt --dest wheelhouse \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+
+clean: ## remove caches and build products; .venv and models stay
+	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv and the wheelhouse too; models stay
+	@rm -rf .venv wheelhouse

@@ -1,0 +1,701 @@
+"""The `slipway` command.
+
+Each half of Slipway is imported when its subcommand runs and not before, so that `--help` is quick and serving
+needs none of the training libraries. What a command finds goes to stdout, what it has to say about it to stderr.
+
+    SlipwayError                 (artifact/errors.py)
+    ├── WrongUsage           exit 2  the command line, or this installation, cannot do what was asked
+    └── ServerFailed         exit 1  the server behind --url cannot be reached, or refuses the whole request
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import typer
+
+from artifact.errors import SlipwayError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from artifact.manifest import Estimate, Manifest, VariantResult
+    from artifact.repository import Artifact, Repository
+    from inference.model import Model
+    from inference.ticket import Ticket
+
+FAILED, WRONG_USAGE = 1, 2
+_GROUP: Final = 128  # inputs on their way at once: enough to fill batches, few enough to hold in memory
+_READ_BYTES: Final = 1 << 16
+_MAX_LINE_BYTES: Final = 4 << 20
+_ATTEMPTS: Final = 6
+_EPILOG: Final = (
+    "Exit status: 0 done, 1 failed, 2 wrong usage or settings, 3 the gate refused the model, 130 interrupted."
+)
+
+
+class WrongUsage(SlipwayError):
+    """The command line, or this installation, cannot do what was asked."""
+
+    code = "wrong_usage"
+    exit_status = WRONG_USAGE
+
+
+class ServerFailed(SlipwayError):
+    """The server behind `--url` cannot be reached, or refuses the whole request."""
+
+    code = "server_failed"
+
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    epilog=_EPILOG,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(no_args_is_help=True)
+app.add_typer(models, name="models", help="Look at the published models, check them, and move their aliases.")
+
+RepositoryFolder = Annotated[
+    Path, typer.Option("--repository", envvar="SLIPWAY_REPOSITORY", help="Folder of published models.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of tables.")]
+Reference = Annotated[str, typer.Argument(help="NAME, NAME:VERSION or NAME@ALIAS.", show_default=False)]
+
+
+@dataclass
+class Run:
+    """What `main` wants to know about the command line after it has failed."""
+
+    debug: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; what went wrong is one line on stderr."""
+    run = Run(debug=os.environ.get("SLIPWAY_DEBUG", "0") not in ("", "0"))
+    try:
+        status = typer.main.get_command(app).main(args=arguments, prog_name="slipway", standalone_mode=False, obj=run)
+        sys.stdout.flush()  # a reader that left must be noticed here, not after the last exception handler
+    except BrokenPipeError:
+        # The reader left, as `head` does. Python flushes stdout once more at exit: give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except typer.TyperException as error:
+        return _report_usage(error)
+    except SlipwayError as error:
+        return _report(run, error.message, error.exit_status)
+    except Exception as error:
+        return _report(run, f"unexpected {type(error).__name__}: {error} (SLIPWAY_DEBUG=1 shows where)", FAILED)
+    return int(status or 0)
+
+
+def _report(run: Run, message: str, status: int) -> int:
+    """Say `message` in one red line; in debug mode, called while an exception is handled, show its traceback first."""
+    if run.debug:
+        traceback.print_exc()
+    _talk(f"error: {' '.join(message.split())}", style="red")
+    return status
+
+
+def _report_usage(error: typer.TyperException) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # typer has shown the help already
+        return WRONG_USAGE
+    context = getattr(error, "ctx", None)
+    hint = f" (see {context.command_path} --help)" if context else ""
+    return _report(Run(), f"{error.format_message().rstrip('.')}{hint}", WRONG_USAGE)
+
+
+def _console(*, talk: bool = False) -> "Console":
+    """A console on stdout for data, or on stderr for talk; wide where nobody's window sets a limit."""
+    from rich.console import Console
+
+    stream = sys.stderr if talk else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 160)
+
+
+def _talk(text: str, style: str = "") -> None:
+    """One line on stderr, never wrapped, never read as markup."""
+    _console(talk=True).print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _write_json(value: object, indent: int | None = None) -> None:
+    """One JSON document on stdout, there at once for whoever reads along."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _extra(command: str, extra: str) -> Iterator[None]:
+    """Turn a library that is not installed into the one line that says how to install it. Raises WrongUsage."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "a library").partition(".")[0]
+        raise WrongUsage(
+            f"slipway {command} needs {missing}, which is not installed here: pip install 'slipway[{extra}]'"
+        ) from error
+
+
+@app.callback()
+def slipway(
+    context: typer.Context,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where in the code an error came from, as SLIPWAY_DEBUG=1 does.")
+    ] = False,
+) -> None:
+    """From data to traffic: train a model, check it, publish it, serve it on CPUs."""
+    context.ensure_object(Run).debug |= debug
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)],
+    repository: RepositoryFolder = Path("models"),
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Make the new version `production`. The first version always is.")
+    ] = False,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints and the report; a run found there goes on.")
+    ] = None,
+) -> int:
+    """Train a model, put it through the gate, and publish it as the next version."""
+    with _extra("train", "train"):
+        from training.pipeline import run_cli
+
+        return run_cli(recipe, repository=repository, promote=promote, run_dir=run_dir)
+
+
+@app.command()
+def serve(
+    repository: Annotated[Path | None, typer.Option(help="Folder of published models. Default: models.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose. Default: 8000.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant to serve. Default: each model's first.")] = None,
+    default_model: Annotated[str | None, typer.Option(help="Model that answers when a request names none.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker threads. Default: one per usable core.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. Default: info.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="json or console. Default: json.")] = None,
+) -> int:
+    """Serve the published models over HTTP until SIGTERM or Ctrl-C.
+
+    A flag wins over the environment variable of the same name: --port over SLIPWAY_PORT. docs/settings.md lists
+    every setting; those without a flag are set in the environment.
+    """
+    from service.config import load_settings
+    from service.server import serve as run
+
+    return run(
+        load_settings(
+            {
+                "repository": repository,
+                "host": host,
+                "port": port,
+                "variant": variant,
+                "default_model": default_model,
+                "workers": workers,
+                "log_level": log_level,
+                "log_format": log_format,
+            }
+        )
+    )
+
+
+# --- predict ---------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def predict(
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts to predict; without any, the lines of stdin.", show_default=False)
+    ] = None,
+    repository: RepositoryFolder = Path("models"),
+    model: Annotated[str | None, typer.Option(help="Model to ask. Not needed where there is only one.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version number or alias. Default: production.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant to run. Default: the model's first.")] = None,
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Cut a text that is too long instead of refusing it.")
+    ] = False,
+    url: Annotated[str | None, typer.Option(help="Ask this server instead of reading the repository.")] = None,
+) -> int:
+    """Predict texts, from the repository without a server, or from a server with --url.
+
+    Writes one JSON object a line, in the order of the inputs. An input that gets no prediction gets an object with
+    `error` and its number, counted from 1; the others are answered, and the exit status is 1.
+    """
+    groups = _arguments(texts) if texts else _stdin_lines()
+    if url is not None:
+        if variant is not None:
+            raise WrongUsage("--variant cannot be asked of a server: it serves one (see slipway serve --variant)")
+        return _predict_all(groups, RemoteModel(url, model=model, version=version, truncate=truncate))
+    from inference.model import Model
+
+    loaded = Model.load(_open(repository, model, version), variant=variant)
+    try:
+        return _predict_all(groups, LocalModel(loaded, truncate=truncate))
+    finally:
+        loaded.close()
+
+
+Group = Sequence[str | SlipwayError]  # inputs that go together; one that cannot be read is its own error
+Result = dict[str, Any]
+Predictor = Callable[[Sequence[str]], list[Result]]
+
+
+def _predict_all(groups: Iterable[Group], predictor: Predictor) -> int:
+    """Answer every input in order, one group at a time. Exit status 1 when any of them got an error."""
+    number, status = 0, 0
+    for group in groups:
+        answers = iter(predictor([text for text in group if isinstance(text, str)]))
+        for text in group:
+            number += 1
+            result = next(answers) if isinstance(text, str) else _error(text.code, text.message)
+            if "error" in result:
+                result["error"]["input"], status = number, FAILED
+            _write_json(result)
+    return status
+
+
+def _error(code: str, message: str) -> Result:
+    return {"error": {"code": code, "message": message}}
+
+
+def _arguments(texts: Sequence[str]) -> Iterator[Group]:
+    for start in range(0, len(texts), _GROUP):
+        yield texts[start : start + _GROUP]
+
+
+def _stdin_lines() -> Iterator[Group]:
+    """The lines of stdin. A group is what one read brought, so nobody who types waits for a group to fill."""
+    rest = b""
+    while chunk := os.read(sys.stdin.fileno(), _READ_BYTES):
+        if len(rest) > _MAX_LINE_BYTES and b"\n" not in chunk:
+            continue  # already too long to be accepted: remember no more of it
+        *lines, rest = (rest + chunk).split(b"\n")
+        for start in range(0, len(lines), _GROUP):
+            yield [_decoded(line) for line in lines[start : start + _GROUP]]
+    if rest:
+        yield [_decoded(rest)]
+
+
+def _decoded(line: bytes) -> str | SlipwayError:
+    from inference.errors import BadInput
+
+    if len(line) > _MAX_LINE_BYTES:
+        return BadInput("line", f"is longer than {_MAX_LINE_BYTES} bytes")
+    try:
+        return line.removesuffix(b"\r").decode()
+    except UnicodeDecodeError:
+        return BadInput("line", "is not UTF-8")
+
+
+class LocalModel:
+    """Answers from a model loaded here. Each input is a request of its own, so that one refusal is only its own."""
+
+    def __init__(self, model: "Model", *, truncate: bool) -> None:
+        self._model = model
+        self._truncate = truncate
+
+    def __call__(self, texts: Sequence[str]) -> list[Result]:
+        """One result per text; all of them are under way before the first is waited for."""
+        return [self._result(future) for future in [self._submit(text) for text in texts]]
+
+    def _submit(self, text: str) -> "Future[Ticket]":
+        from inference.errors import InferenceError
+        from inference.model import Request
+
+        future: Future[Ticket] = Future()
+        try:
+            self._model.submit(Request([text], truncate=self._truncate), future.set_result)
+        except InferenceError as error:
+            future.set_exception(error)
+        return future
+
+    def _result(self, future: "Future[Ticket]") -> Result:
+        from inference.errors import InferenceError
+
+        try:
+            answer = future.result().result()
+        except InferenceError as error:
+            return _error(error.code, error.message)
+        prediction = answer.predictions[0]
+        scores = dict(zip(self._model.manifest.labels, prediction.scores, strict=True))
+        return {
+            "label": prediction.label,
+            "score": prediction.score,
+            "scores": scores,
+            "input_tokens": answer.input_tokens[0],
+            "truncated": answer.truncated[0],
+        }
+
+
+class RemoteModel:
+    """Answers from a server. Inputs travel together, and one by one when the server refuses them together."""
+
+    def __init__(self, url: str, *, model: str | None, version: str | None, truncate: bool) -> None:
+        parts = _address(url)
+        self._secure = parts.scheme == "https"
+        self._address = parts.netloc.rpartition("@")[2]
+        self._path = parts.path.rstrip("/") + "/predict"
+        self._url = f"{parts.scheme}://{self._address}"
+        self._request: Result = {"parameters": {"truncate": truncate}}
+        if model is not None:
+            self._request["model"] = model
+        if version is not None:
+            self._request["version"] = int(version) if version.isdecimal() else version
+
+    def __call__(self, texts: Sequence[str]) -> list[Result]:
+        """One result per text. Raises ServerFailed when the fault is not with a text."""
+        if not texts:
+            return []
+        status, body = self._post({**self._request, "inputs": list(texts)})
+        try:
+            if status == 200:
+                return self._results(body, len(texts))
+            code, message = str(body["error"]["code"]), str(body["error"]["message"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ServerFailed(f"{self._url} answers {status}, and not as Slipway does") from error
+        if status not in (413, 422, 500, 504):
+            raise ServerFailed(f"{self._url} answers {status}: {message}")
+        if len(texts) > 1:
+            return [result for text in texts for result in self([text])]
+        return [_error(code, message)]
+
+    @staticmethod
+    def _results(body: Any, expected: int) -> list[Result]:
+        """Predictions with their share of `usage`, in the form `LocalModel` has. Raises ValueError, KeyError, ..."""
+        usage = body["usage"]
+        rows = zip(body["predictions"], usage["input_tokens"], usage["truncated"], strict=True)
+        results = [{**row, "input_tokens": tokens, "truncated": cut} for row, tokens, cut in rows]
+        if len(results) != expected:
+            raise ValueError(f"{len(results)} predictions for {expected} inputs")
+        return results
+
+    def _post(self, request: Result) -> tuple[int, Any]:
+        """Status and decoded body. Comes back later when asked to (429, 503), a few times."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            status, retry_after, raw = self._exchange(json.dumps(request).encode())
+            if status not in (429, 503) or attempt == _ATTEMPTS:
+                break
+            time.sleep(min(float(retry_after) if retry_after.isdecimal() else 1.0, 30.0))
+        try:
+            return status, json.loads(raw)
+        except ValueError as error:
+            raise ServerFailed(f"{self._url} answers {status}, and not with JSON") from error
+
+    def _exchange(self, body: bytes) -> tuple[int, str, bytes]:
+        from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+        try:
+            connection = (HTTPSConnection if self._secure else HTTPConnection)(self._address, timeout=120)
+            try:
+                connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                return response.status, response.headers.get("Retry-After", ""), response.read()
+            finally:
+                connection.close()
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ServerFailed(f"no answer from {self._url}: {reason}") from error
+
+
+def _address(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+    except ValueError as error:
+        raise WrongUsage(f"--url: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise WrongUsage("--url is not an http or https address, such as http://127.0.0.1:8000")
+    return parts
+
+
+def _open(root: Path, model: str | None, version: str | None) -> "Artifact":
+    """The artifact meant by `--model` and `--version`. Raises WrongUsage when that could be several."""
+    from artifact.repository import Repository
+
+    repository = Repository(root)
+    if model is None:
+        names = repository.models()
+        if not names:
+            raise WrongUsage(
+                f"no models in {root}; slipway train sentiment publishes one, --repository looks elsewhere"
+            )
+        if len(names) > 1:
+            raise WrongUsage(f"say which model with --model: {', '.join(names)}")
+        model = names[0]
+    return repository.open(model, version)
+
+
+# --- models ----------------------------------------------------------------------------------------------------
+
+
+@models.command("list")
+def list_models(repository: RepositoryFolder = Path("models"), as_json: AsJson = False) -> int:
+    """Every published version, its aliases and its accuracy."""
+    from artifact.repository import Repository
+
+    opened = Repository(repository)
+    rows = [_summary(opened, name, version) for name in opened.models() for version in opened.versions(name)]
+    if as_json:
+        _write_json(rows, indent=2)
+    elif rows:
+        _console().print(_models_table(rows))
+    else:
+        _talk(f"no models in {repository}; slipway train sentiment publishes one, --repository looks elsewhere")
+    broken = [row for row in rows if "error" in row]
+    for row in broken:
+        _talk(f"{row['model']}:{row['version']} cannot be read: {row['error']}", style="red")
+    return FAILED if broken else 0
+
+
+def _summary(repository: "Repository", name: str, version: int) -> Result:
+    """One version in a line. A version that cannot be read is listed with the reason."""
+    row: Result = {"model": name, "version": version}
+    try:
+        row["aliases"] = sorted(alias for alias, number in repository.aliases(name).items() if number == version)
+        opened = repository.open(name, version, verify=False)
+    except SlipwayError as error:
+        return row | {"error": error.message}
+    manifest = opened.manifest
+    accuracy = manifest.gate.reference_metrics.get("accuracy")
+    return row | {
+        "task": manifest.task,
+        "labels": list(manifest.labels),
+        "variants": [variant.name for variant in manifest.variants],
+        "accuracy": accuracy and accuracy.model_dump(),
+        "bytes": sum(record.bytes for record in manifest.files.values()),
+        "published": manifest.provenance.created.isoformat(),
+        "digest": opened.digest,
+    }
+
+
+def _models_table(rows: Sequence[Result]) -> object:
+    from artifact.manifest import Estimate
+
+    cells = []
+    for row in rows:
+        accuracy = row.get("accuracy")
+        cells.append(
+            [
+                row["model"],
+                str(row["version"]),
+                ", ".join(row.get("aliases", ())),
+                row.get("task", "cannot be read"),
+                ", ".join(row.get("labels", ())),
+                ", ".join(row.get("variants", ())),
+                _interval(Estimate.model_validate(accuracy)) if accuracy else "",
+                row.get("published", "")[:16].replace("T", " "),
+            ]
+        )
+    return _table(["model", "version", "aliases", "task", "labels", "variants", "accuracy [95%]", "published"], cells)
+
+
+@models.command("show")
+def show_model(reference: Reference, repository: RepositoryFolder = Path("models"), as_json: AsJson = False) -> None:
+    """What one version is, how it was measured, and what the gate said."""
+    from artifact.repository import Repository
+
+    opened = Repository(repository)
+    name, version = _parse(reference)
+    artifact = opened.open(name, version, verify=False)
+    aliases = sorted(alias for alias, number in opened.aliases(name).items() if number == artifact.manifest.version)
+    if as_json:
+        _write_json(
+            {"digest": artifact.digest, "aliases": aliases, "manifest": artifact.manifest.model_dump(mode="json")}, 2
+        )
+        return
+    console = _console()
+    for part in _description(artifact, aliases):
+        console.print(part, markup=False)
+
+
+def _description(artifact: "Artifact", aliases: Sequence[str]) -> Iterator[object]:
+    """What `models show` prints, part by part."""
+    manifest = artifact.manifest
+    rows = ", ".join(f"{count} {split}" for split, count in manifest.provenance.rows.items())
+    facts = {
+        "model": f"{manifest.name}:{manifest.version}" + "".join(f" @{alias}" for alias in aliases),
+        "digest": artifact.digest,
+        "folder": str(artifact.path),
+        "task": f"{manifest.task} ({', '.join(manifest.labels)})",
+        "limit": f"{manifest.limits.max_input_tokens} tokens per input",
+        "published": manifest.provenance.created.isoformat(timespec="minutes"),
+        "data": f"{manifest.provenance.data_name} ({rows})" if rows else manifest.provenance.data_name,
+        "gate": f"{'passed' if manifest.gate.passed else 'refused'}, {manifest.gate.test_rows} test rows",
+    }
+    yield _table(["", ""], [[key, value] for key, value in facts.items() if value])
+    yield _metrics_table(manifest)
+    if manifest.gate.variants:
+        yield _table(
+            ["variant", "verdict", "MB", "accuracy [95%]", "largest drift", "labels kept", "drift by neighbours"],
+            [_verdict(result) for result in manifest.gate.variants],
+        )
+    for result in manifest.gate.variants:
+        if result.reason:
+            yield f"{result.name} was refused: {result.reason}"
+    files = [[name, f"{record.bytes:,}", record.sha256[:16]] for name, record in manifest.files.items()]
+    yield _table(["file", "bytes", "sha256 starts with"], files)
+
+
+def _metrics_table(manifest: "Manifest") -> object:
+    """Metrics of the trained model beside those of the baseline, each with its interval."""
+    gate = manifest.gate
+    rows = [
+        [name, *(_interval(metrics[name]) if name in metrics else "" for metrics in _both(manifest))]
+        for name in gate.reference_metrics | gate.baseline_metrics
+    ]
+    return _table(["metric [95%]", "this model", "baseline"], rows)
+
+
+def _both(manifest: "Manifest") -> tuple[dict[str, "Estimate"], dict[str, "Estimate"]]:
+    return manifest.gate.reference_metrics, manifest.gate.baseline_metrics
+
+
+def _verdict(result: "VariantResult") -> list[str]:
+    accuracy = result.metrics.get("accuracy")
+    return [
+        result.name,
+        "published" if result.published else "refused",
+        f"{result.bytes / 1e6:.1f}",
+        _interval(accuracy) if accuracy else "",
+        f"{result.max_score_difference:.2g}",
+        f"{result.label_agreement:.2%}",
+        f"{result.neighbour_max_score_difference:.2g}, {result.neighbour_label_flips} labels",
+    ]
+
+
+@models.command("verify")
+def verify_models(
+    reference: Annotated[
+        str | None, typer.Argument(help="NAME, NAME:VERSION or NAME@ALIAS.", show_default=False)
+    ] = None,
+    repository: RepositoryFolder = Path("models"),
+    everything: Annotated[bool, typer.Option("--all", help="Every version of every model.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Hash every file and reproduce the golden inputs on this CPU, with each variant."""
+    from artifact.repository import Repository
+
+    opened = Repository(repository)
+    if (reference is None) != everything:
+        raise WrongUsage("say which version to verify, NAME:VERSION, or --all of them")
+    if reference is None:
+        chosen = [(name, version) for name in opened.models() for version in opened.versions(name)]
+    else:
+        name, wanted = _parse(reference)
+        chosen = [(name, opened.resolve(name, wanted))]
+    results = [_verified(opened, *version, quiet=as_json) for version in chosen]
+    if as_json:
+        _write_json(results, indent=2)
+    elif not results:
+        _talk(f"no models in {repository}")
+    return FAILED if any("error" in result for result in results) else 0
+
+
+def _verified(repository: "Repository", name: str, version: int, *, quiet: bool) -> Result:
+    """Verify one version, and say so unless `quiet`."""
+    with _console(talk=True).status(f"{name}:{version}"):
+        result = {"model": name, "version": version} | _verify(repository, name, version)
+    if not quiet:
+        _console().print(_sentence(result), markup=False, soft_wrap=True)
+    return result
+
+
+def _verify(repository: "Repository", name: str, version: int) -> Result:
+    from inference.model import Model
+
+    try:
+        artifact = repository.open(name, version)
+        checked, skipped = [], []
+        for variant in artifact.manifest.variants:
+            if variant.format == "torchscript" and not _has_torch():
+                skipped.append(variant.name)
+                continue
+            Model.load(artifact, variant=variant.name).close()
+            checked.append(variant.name)
+    except SlipwayError as error:
+        return {"error": error.message}
+    return {
+        "digest": artifact.digest,
+        "files": len(artifact.manifest.files),
+        "variants": checked,
+        "skipped": skipped,
+        "unlisted": artifact.unlisted(),
+    }
+
+
+def _has_torch() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("torch") is not None
+
+
+def _sentence(result: Result) -> str:
+    """What verifying found, for a person."""
+    name = f"{result['model']}:{result['version']}"
+    if "error" in result:
+        return f"{name}  FAILED  {result['error']}"
+    golden = f"golden inputs reproduced by {', '.join(result['variants']) or 'no variant'}"
+    notes = [f"{', '.join(result['skipped'])} not run: pip install 'slipway[torchscript]'"] if result["skipped"] else []
+    notes += [f"not in the manifest and never read: {', '.join(result['unlisted'])}"] if result["unlisted"] else []
+    return "; ".join([f"{name}  ok  {result['files']} files hashed, {golden}", *notes])
+
+
+@models.command("alias")
+def alias_model(
+    name: Annotated[str, typer.Argument(help="The model.", show_default=False)],
+    alias: Annotated[str, typer.Argument(help="The alias, such as production or canary.", show_default=False)],
+    version: Annotated[
+        int | None, typer.Argument(help="The version it should mean from now on.", show_default=False)
+    ] = None,
+    repository: RepositoryFolder = Path("models"),
+    remove: Annotated[bool, typer.Option("--remove", help="Drop the alias instead.")] = False,
+) -> None:
+    """Point an alias at a version, or drop it. A request that names no version gets `production`."""
+    from artifact.repository import Repository
+
+    if (version is None) != remove:
+        raise WrongUsage("give the version the alias should mean, or --remove to drop the alias, not both")
+    opened = Repository(repository)
+    before = opened.aliases(name).get(alias)
+    if version is None:
+        opened.remove_alias(name, alias)
+        _talk(f"{name}@{alias} is gone; it meant version {before}")
+    else:
+        opened.set_alias(name, alias, version)
+        _talk(f"{name}@{alias} means version {version}" + (f"; before, {before}" if before else ""))
+
+
+def _parse(reference: str) -> tuple[str, str | None]:
+    """NAME, NAME:VERSION or NAME@ALIAS as name and version. Raises WrongUsage."""
+    name, mark, version = reference.partition("@" if "@" in reference else ":")
+    if not name or (mark and not version) or (mark == ":" and not version.isdecimal()):
+        raise WrongUsage("a model is named NAME, NAME:VERSION with a number, or NAME@ALIAS")
+    return name, version or None
+
+
+def _interval(estimate: "Estimate") -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> object:
+    """A plain table. Without headings it is a list of facts."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE, show_header=any(columns), pad_edge=False)
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

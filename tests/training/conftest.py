@@ -1,0 +1,39 @@
+"""What the training tests share: one tiny encoder for the whole session, and a bar that draws nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from rich.progress import Progress
+
+from tests.training import tiny
+from training.sources import EncoderFolder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices gain nothing from threads, and spinning ones cost the rest of the machine dearly."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> EncoderFolder:
+    """A tiny random encoder in the hub's layout."""
+    return tiny.encoder_folder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+@pytest.fixture
+def progress() -> Iterator[Progress]:
+    """A progress display that is switched off."""
+    with Progress(disable=True) as bars:
+        yield bars
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """An empty cache folder."""
+    return tmp_path / "cache"

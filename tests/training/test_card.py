@@ -1,0 +1,80 @@
+"""The model card is valid front matter and honest prose."""
+
+import pytest
+import yaml
+
+from tests.training import tiny
+from tests.training.findings import REASON, findings
+from training.card import render_card
+from training.sources import EncoderFolder
+
+
+def card(**changes: object) -> tuple[dict[str, object], str]:
+    found = findings(**changes)
+    published = found.manifest.model_copy(update={"variants": found.manifest.variants[:1]})
+    text = render_card(found, published)
+    _, front, body = text.split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def test_the_front_matter_is_what_hubs_read() -> None:
+    front, _ = card()
+    assert front["pipeline_tag"] == "text-classification"
+    assert front["library_name"] == "slipway"
+    assert front["license"] == "apache-2.0"
+    [entry] = front["model-index"]  # type: ignore[misc]
+    [result] = entry["results"]  # type: ignore[index]
+    accuracy = next(each for each in result["metrics"] if each["type"] == "accuracy")
+    assert 0.5 < accuracy["value"] <= 1.0
+
+
+def test_what_is_not_known_is_left_out_of_the_front_matter(tmp_path: object) -> None:
+    front, _ = card(encoder=EncoderFolder(findings().encoder.path, "mine", "unknown", "local folder"))
+    assert "license" not in front
+    assert "base_model" not in front
+    assert "language" not in front
+
+
+def test_a_hub_encoder_is_named_as_the_base_model() -> None:
+    front, _ = card(encoder=EncoderFolder(findings().encoder.path, "some-org/some-bert", "mit", "hub"))
+    assert front["base_model"] == "some-org/some-bert"
+
+
+def test_the_refused_variant_and_its_reason_are_in_the_card() -> None:
+    _, body = card()
+    assert f"- int8: {REASON}" in body
+    assert "| int8 | refused | not measured |" in body
+
+
+def test_what_nobody_measured_reads_so() -> None:
+    _, body = card()
+    assert "Energy and emissions: not measured." in body
+    assert "platform: not measured" in body
+
+
+def test_a_model_that_is_no_better_says_so() -> None:
+    assert "beats its baseline" in card()[1]
+    assert "not shown to be better" in card(skill=0.3)[1]
+
+
+def packaged() -> object:
+    return tiny.recipe(
+        data={
+            "source": "packaged",
+            "name": "vader-movie-reviews",
+            "thresholds": {"negative": {"at_most": -0.5}, "positive": {"at_least": 0.5}},
+        }
+    )
+
+
+def test_packaged_reviews_come_with_a_warning_and_no_benchmark_figure() -> None:
+    front, body = card(recipe=packaged())
+    assert front["language"] == "en"
+    assert "neither is a held-out test" in body
+    assert "near neutral were left out" in body
+    assert "SST-2" not in card()[1]
+
+
+@pytest.mark.parametrize("heading", ["What it is for", "How to use it", "Limits and risks", "Provenance"])
+def test_the_card_has_its_sections(heading: str) -> None:
+    assert f"\n## {heading}\n" in card()[1]

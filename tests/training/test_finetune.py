@@ -1,0 +1,320 @@
+"""training/finetune.py: real Trainer runs of a tiny encoder, killed, resumed and read back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.progress import Progress
+from safetensors.numpy import load_file
+
+from tests.training import tiny
+from training import finetune
+from training.errors import FineTuneFailed, SourceUnavailable
+from training.finetune import fine_tune, load_model, load_tokenizer, predict_logits
+from training.prepare import Prepared, Split, prepare
+from training.sources import EncoderFolder
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    with Progress(disable=True) as bars:
+        return prepare(tiny.table(300), tiny.recipe(), bars)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path_factory: pytest.TempPathFactory
+) -> finetune.FineTuned:
+    recipe = tiny.recipe(training__epochs=6)
+    with Progress(disable=True) as bars:
+        return fine_tune(recipe, prepared, encoder, tmp_path_factory.mktemp("run"), bars)
+
+
+def test_a_tiny_encoder_learns_the_task(finished: finetune.FineTuned, prepared: Prepared) -> None:
+    model, tokenizer = load_model(finished.model_dir), load_tokenizer(finished.model_dir)
+    logits = predict_logits(model, tokenizer, prepared.test.texts, max_tokens=tiny.MAX_TOKENS)
+    assert logits.shape == (len(prepared.test), 2)
+    assert (logits.argmax(axis=1) == prepared.test.labels).mean() > 0.9
+
+
+def test_the_model_folder_names_its_labels_and_holds_a_clean_tokenizer(finished: finetune.FineTuned) -> None:
+    config = json.loads((finished.model_dir / "config.json").read_text())
+    assert config["id2label"] == {"0": "negative", "1": "positive"}
+    tokenizer = json.loads((finished.model_dir / "tokenizer.json").read_text())
+    assert tokenizer["truncation"] is None
+    assert tokenizer["padding"] is None
+    assert finished.max_input_tokens == tiny.MAX_TOKENS
+
+
+def test_curves_hold_training_and_validation_points(finished: finetune.FineTuned) -> None:
+    train = [point for point in finished.curve if point.kind == "train"]
+    validation = [point for point in finished.curve if point.kind == "validation"]
+    assert len(validation) >= 3
+    assert train[-1].loss < train[0].loss
+    assert all(point.accuracy is not None for point in validation)
+    assert finished.best_step in {point.step for point in validation}
+
+
+def test_the_best_checkpoint_is_kept_and_the_others_are_gone(finished: finetune.FineTuned) -> None:
+    best = min((point for point in finished.curve if point.kind == "validation"), key=lambda point: point.loss)
+    assert finished.best_step == best.step
+    assert sorted(path.name for path in finished.model_dir.parent.iterdir()) == ["model", "run.json"]
+
+
+def test_length_quantiles_count_special_tokens(finished: finetune.FineTuned, prepared: Prepared) -> None:
+    longest = max(len(text.split()) for text in prepared.train.texts)
+    assert finished.length_quantiles["max"] == longest + 2
+    assert finished.length_quantiles["p50"] <= finished.length_quantiles["p99"]
+
+
+def test_a_finished_run_is_not_trained_again(
+    finished: finetune.FineTuned, prepared: Prepared, encoder: EncoderFolder, progress: Progress
+) -> None:
+    run_dir = finished.model_dir.parent
+    before = (finished.model_dir / "model.safetensors").stat().st_mtime_ns
+    again = fine_tune(tiny.recipe(training__epochs=6), prepared, encoder, run_dir, progress)
+    assert again == finished
+    assert (finished.model_dir / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_recipe_in_the_same_folder_starts_afresh(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    first = fine_tune(tiny.recipe(training__epochs=1), prepared, encoder, tmp_path, progress)
+    second = fine_tune(tiny.recipe(training__epochs=1, training__seed=1), prepared, encoder, tmp_path, progress)
+    assert not second.resumed
+    assert first.curve != second.curve
+
+
+def test_another_encoder_under_the_same_name_starts_afresh(
+    prepared: Prepared, tmp_path: Path, progress: Progress
+) -> None:
+    recipe = tiny.recipe(training__epochs=1)
+    outcomes = [
+        fine_tune(
+            recipe, prepared, tiny.encoder_folder(tmp_path / "encoder", layers=layers), tmp_path / "run", progress
+        )
+        for layers in (1, 2)
+    ]
+    assert outcomes[0].curve != outcomes[1].curve
+
+
+def test_the_same_seed_gives_the_same_weights(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    recipe = tiny.recipe(training__epochs=1)
+    one, other = (fine_tune(recipe, prepared, encoder, tmp_path / name, progress) for name in ("a", "b"))
+    assert _weights_differ_by(one.model_dir, other.model_dir) == 0.0
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rich.progress import Progress
+import transformers
+from tests.training import tiny
+from training import finetune
+from training.prepare import prepare
+from training.sources import EncoderFolder
+
+class Killer(transformers.TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 24:
+            half = Path(args.output_dir) / "checkpoint-24"
+            half.mkdir()
+            (half / "model.safetensors").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+plain = finetune._Job._trainer
+def with_killer(self, *arguments):
+    trainer = plain(self, *arguments)
+    trainer.add_callback(Killer())
+    return trainer
+finetune._Job._trainer = with_killer
+
+encoder = EncoderFolder(Path(sys.argv[1]), "tiny", "MIT", "made for a test")
+with Progress(disable=True) as bars:
+    recipe = tiny.recipe(training__epochs=3, training__evaluations_per_epoch=2)
+    finetune.fine_tune(recipe, prepare(tiny.table(300), recipe, bars), encoder, Path(sys.argv[2]), bars)
+"""
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    run_dir = tmp_path / "killed"
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(encoder.path), str(run_dir)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (run_dir / "checkpoint-24").is_dir(), "the run left a half checkpoint"
+
+    recipe = tiny.recipe(training__epochs=3, training__evaluations_per_epoch=2)
+    resumed = fine_tune(recipe, prepared, encoder, run_dir, progress)
+    whole = fine_tune(recipe, prepared, encoder, tmp_path / "whole", progress)
+
+    assert resumed.resumed
+    assert not whole.resumed
+    assert [point.step for point in resumed.curve] == [point.step for point in whole.curve]
+    assert _weights_differ_by(resumed.model_dir, whole.model_dir) < 1e-5
+
+
+def test_accumulation_changes_nothing_but_memory(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    """Same rows per step, in one pass or four, dropout off: the same gradients."""
+    without_dropout = tmp_path / "encoder"
+    tiny.encoder_folder(without_dropout)
+    config = json.loads((without_dropout / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (without_dropout / "config.json").write_text(json.dumps(config))
+    source = EncoderFolder(without_dropout, "tiny", "MIT", "made for a test")
+    outcomes = [
+        fine_tune(
+            tiny.recipe(training__epochs=1, training__batch_size=size, training__accumulation=passes),
+            prepared,
+            source,
+            tmp_path / f"by-{size}",
+            progress,
+        )
+        for size, passes in ((32, 1), (8, 4))
+    ]
+    assert outcomes[0].steps == outcomes[1].steps
+    losses = [next(point.loss for point in outcome.curve if point.kind == "train") for outcome in outcomes]
+    assert losses[0] == pytest.approx(losses[1], abs=0.05)
+
+
+def test_early_stopping_ends_a_run_that_gets_no_better(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    recipe = tiny.recipe(training__epochs=40, training__patience=1, training__learning_rate=1e-2)
+    stopped = fine_tune(recipe, prepared, encoder, tmp_path, progress)
+    assert stopped.steps < 40 * 13
+
+
+@pytest.mark.skipif(not finetune.cpu_has_bf16(), reason="this CPU has no bf16")
+def test_bf16_trains_and_is_written_as_fp32(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    result = fine_tune(
+        tiny.recipe(training__precision="bf16", training__epochs=1), prepared, encoder, tmp_path, progress
+    )
+    assert result.precision == "bf16"
+    assert {str(tensor.dtype) for tensor in load_file(result.model_dir / "model.safetensors").values()} == {"float32"}
+
+
+def test_a_loss_that_is_no_number_ends_the_run(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    with pytest.raises(FineTuneFailed, match="not a number"):
+        fine_tune(
+            tiny.recipe(training__learning_rate=1.0, training__max_grad_norm=1e30, training__epochs=5),
+            prepared,
+            _exploding(encoder, tmp_path / "encoder"),
+            tmp_path / "run",
+            progress,
+        )
+
+
+def _exploding(encoder: EncoderFolder, folder: Path) -> EncoderFolder:
+    made = tiny.encoder_folder(folder)
+    from safetensors.torch import load_file as load_torch
+    from safetensors.torch import save_file
+
+    weights = load_torch(folder / "model.safetensors")
+    weights["embeddings.LayerNorm.weight"].fill_(float("inf"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return made
+
+
+def test_an_encoder_that_cannot_be_loaded_is_named(prepared: Prepared, tmp_path: Path, progress: Progress) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(SourceUnavailable, match="encoder broken: transformers cannot load"):
+        fine_tune(tiny.recipe(), prepared, EncoderFolder(folder, "broken", "", ""), tmp_path / "run", progress)
+
+
+def test_predictions_do_not_depend_on_order_or_batch(finished: finetune.FineTuned, prepared: Prepared) -> None:
+    model, tokenizer = load_model(finished.model_dir), load_tokenizer(finished.model_dir)
+    texts = prepared.test.texts[:7]
+    together = predict_logits(model, tokenizer, texts, max_tokens=tiny.MAX_TOKENS)
+    alone = predict_logits(model, tokenizer, texts[::-1], max_tokens=tiny.MAX_TOKENS, batch_size=1)[::-1]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_layers_below_learn_more_slowly(encoder: EncoderFolder) -> None:
+    model = finetune._load_encoder(encoder, ("negative", "positive"))[0]
+    section = tiny.recipe(training__layer_decay=0.5, training__learning_rate=0.8).training
+    groups = finetune.parameter_groups(model, section)
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    by_name = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
+    assert by_name["classifier.weight"] == by_name["bert.pooler.dense.weight"] == 0.8
+    assert by_name["bert.encoder.layer.1.output.dense.weight"] == pytest.approx(0.4)
+    assert by_name["bert.encoder.layer.0.output.dense.weight"] == pytest.approx(0.2)
+    assert by_name["bert.embeddings.word_embeddings.weight"] == pytest.approx(0.1)
+    plain = {id(parameter) for group in groups if group["weight_decay"] == 0 for parameter in group["params"]}
+    assert id(model.classifier.bias) in plain
+    assert id(model.classifier.weight) not in plain
+
+
+RATED = Split(("a", "b", "c"), np.array([0, 1, 1]), np.array([-2.0, 0.5, 4.0]))
+THRESHOLDS = {"negative": {"at_most": -0.5}, "positive": {"at_least": 0.5}}
+
+
+def test_targets_follow_the_ratings() -> None:
+    recipe = tiny.recipe(data__thresholds=THRESHOLDS, training__rating_sharpness=1.0)
+    targets = finetune.soft_targets(RATED, recipe)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(targets[:, 1], 1 / (1 + np.exp([2.0, -0.5, -4.0])), atol=1e-6)
+
+
+def test_targets_follow_a_scale_that_is_neither_centred_nor_upward() -> None:
+    stars = {"negative": {"at_least": 4}, "positive": {"at_most": 2}}
+    recipe = tiny.recipe(data__thresholds=stars, training__rating_sharpness=1.0)
+    rated = Split(("a", "b"), np.array([0, 1]), np.array([5.0, 2.0]))
+    np.testing.assert_allclose(finetune.soft_targets(rated, recipe)[:, 1], 1 / (1 + np.exp([2.0, -1.0])), atol=1e-6)
+
+
+def test_label_smoothing_spreads_part_of_each_target() -> None:
+    targets = finetune.soft_targets(RATED, tiny.recipe(training__label_smoothing=0.2))
+    np.testing.assert_allclose(targets, [[0.9, 0.1], [0.1, 0.9], [0.1, 0.9]], atol=1e-6)
+
+
+def test_the_loss_is_cross_entropy() -> None:
+    logits = torch.tensor([[2.0, -1.0], [0.5, 0.25]])
+    hard = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
+    assert finetune.soft_cross_entropy({"logits": logits}, hard) == pytest.approx(expected.item())
+    assert finetune.soft_cross_entropy({"logits": logits}, hard, 8) == pytest.approx(expected.item() / 2)
+
+
+def test_a_wanted_precision_is_not_second_guessed(encoder: EncoderFolder) -> None:
+    model = finetune._load_encoder(encoder, ("negative", "positive"))[0]
+    assert finetune.choose_precision("fp32", model) == "fp32"
+    assert finetune.choose_precision("auto", model) in {"fp32", "bf16", "fp16"}
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_roberta_loses_two_positions_to_padding() -> None:
+    import transformers
+
+    config = transformers.RobertaConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=34
+    )
+    model = transformers.RobertaForSequenceClassification(config)
+    assert finetune.max_input_tokens(model, transformers.BertTokenizerFast()) == 32
+
+
+def _weights_differ_by(one: Path, other: Path) -> float:
+    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    return max(float(np.abs(first[name] - second[name]).max()) for name in first)

@@ -1,0 +1,138 @@
+"""training/recipe.py: what a recipe may say, and how a wrong one is refused."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from tests.training import tiny
+from training import recipe as module
+from training.errors import RecipeInvalid
+from training.recipe import FileData, HubData, PackagedData, Recipe, bundled_recipes, load_recipe
+
+MINIMAL = """
+name = "mine"
+task = "text-classification"
+labels = ["no", "yes"]
+[data]
+source = "file"
+path = "reviews.csv"
+[encoder]
+source = "folder"
+name = "encoder"
+"""
+
+
+def test_every_bundled_recipe_loads() -> None:
+    assert "sentiment" in bundled_recipes()
+    for name in bundled_recipes():
+        assert load_recipe(name).name == name
+
+
+def test_the_sentiment_recipe_is_what_the_readme_says() -> None:
+    recipe = load_recipe("sentiment")
+    assert isinstance(recipe.data, PackagedData)
+    assert recipe.labels == ("negative", "positive")
+    assert recipe.data.thresholds["negative"].holds(-0.5)
+    assert not recipe.data.thresholds["positive"].holds(0.49)
+
+
+def test_paths_start_at_the_recipes_own_folder(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL)
+    recipe = load_recipe(path)
+    assert isinstance(recipe.data, FileData)
+    assert recipe.data.path == tmp_path / "reviews.csv"
+    assert recipe.encoder.name == str(tmp_path / "encoder")
+
+
+def test_a_hub_recipe_for_imdb_as_in_the_readme(tmp_path: Path) -> None:
+    path = tmp_path / "imdb.toml"
+    path.write_text("""
+        name = "imdb"
+        task = "text-classification"
+        labels = ["neg", "pos"]
+        [data]
+        source = "hub"
+        id = "stanfordnlp/imdb"
+        splits = ["train"]
+        test_splits = ["test"]
+        [encoder]
+        source = "hub"
+        name = "distilbert-base-uncased"
+    """)
+    recipe = load_recipe(path)
+    assert isinstance(recipe.data, HubData)
+    assert recipe.data.test_splits == ("test",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"training__learning_rat": 1}, r"training\.learning_rat: unknown key"),
+        ({"training__epochs": 0}, r"training\.epochs: .*greater than 0"),
+        ({"training__precision": "int8"}, r"training\.precision: "),
+        ({"labels": ["only"]}, "labels: "),
+        ({"labels": ["a", "a"]}, "the same label twice"),
+        ({"name": "../evil"}, "name: "),
+        ({"split__train": 0.9}, "split: train, validation and test must sum to 1"),
+        ({"data__path": None}, r"data\.path: "),
+        ({"data__source": "ftp"}, "data: "),
+        ({"data__thresholds": {"positive": {"at_least": 1}}}, "exactly one band for each"),
+        (
+            {"data__thresholds": {"positive": {"at_least": 1}, "negative": {"at_most": 2}}},
+            "two bands overlap",
+        ),
+        ({"data__thresholds": {"positive": {}, "negative": {"at_most": 2}}}, "at_least, at_most or both"),
+        ({"data__label_names": {"0": "bad"}}, "bad is not in labels"),
+        ({"training__rating_sharpness": 1}, "needs two labels and data.thresholds"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_the_fields_name(changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(RecipeInvalid, match=sentence):
+        tiny.recipe(**changes)
+
+
+def test_a_recipe_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(RecipeInvalid, match=r"recipe nowhere: No such file.*one of: .*sentiment"):
+        load_recipe("nowhere")
+
+
+def test_broken_toml_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("name = \n")
+    with pytest.raises(RecipeInvalid, match=r"not TOML.*line 1"):
+        load_recipe(path)
+
+
+def test_a_wrong_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latin.toml"
+    path.write_bytes('name = "café"'.encode("latin-1"))
+    with pytest.raises(RecipeInvalid, match="not UTF-8"):
+        load_recipe(path)
+
+
+def test_a_recipe_survives_the_manifest() -> None:
+    recipe = load_recipe("sentiment")
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_the_gate_section_is_parsed_and_bounded() -> None:
+    assert tiny.recipe(gate__min_label_agreement=0.99).gate.min_label_agreement == 0.99
+    with pytest.raises(RecipeInvalid, match=r"gate\.min_label_agreement"):
+        tiny.recipe(gate__min_label_agreement=1.5)
+
+
+def test_every_field_is_described() -> None:
+    sections = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    for section in sections:
+        for name, field in section.model_fields.items():
+            nested = name in {"source", "data", "encoder", "split", "training", "gate"}
+            assert field.description or nested, f"{section.__name__}.{name} has no description"
+
+
+def test_the_bundled_recipe_has_no_key_at_its_default_for_no_reason() -> None:
+    """The file is what people copy: it must parse as plain TOML with nothing but known keys."""
+    values = tomllib.loads((Path(module.__file__).parent / "recipes" / "sentiment.toml").read_text())
+    assert set(values) <= set(Recipe.model_fields)

@@ -1,0 +1,73 @@
+"""The baseline a fine-tuned model must beat: the same encoder, frozen, under a logistic regression."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from rich.progress import Progress
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from training.evaluate import Evaluation, evaluate
+from training.finetune import load_tokenizer, max_input_tokens, quiet
+from training.prepare import Prepared
+from training.recipe import Recipe
+from training.sources import EncoderFolder
+
+# Inverse regularisation strengths; the validation split chooses, so that the baseline is no straw man.
+STRENGTHS: Final = (0.1, 1.0, 10.0, 100.0)
+_BATCH: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Scores of shape (test rows, labels) and what they are worth."""
+
+    test_scores: npt.NDArray[np.float64]
+    evaluation: Evaluation
+
+
+def train_baseline(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, progress: Progress) -> Baseline:
+    """Embed every split with the frozen encoder, fit on train, choose on validation, measure on test."""
+    with quiet():
+        train, validation, test = (
+            embed(encoder, split.texts, recipe.training.max_tokens, progress)
+            for split in (prepared.train, prepared.validation, prepared.test)
+        )
+    models = [LogisticRegression(C=strength, max_iter=2000).fit(train, prepared.train.labels) for strength in STRENGTHS]
+    known = range(len(recipe.labels))
+    best = min(models, key=lambda m: log_loss(prepared.validation.labels, m.predict_proba(validation), labels=known))
+    scores: npt.NDArray[np.float64] = best.predict_proba(test)
+    return Baseline(scores, evaluate(scores, prepared.test.labels, recipe.labels))
+
+
+def embed(encoder: EncoderFolder, texts: Sequence[str], max_tokens: int, progress: Progress) -> npt.NDArray[np.float32]:
+    """Unit-length mean-pooled embeddings of shape (texts, hidden size), as sentence encoders are meant to be used.
+
+    Mean pooling over real tokens and normalisation: Reimers & Gurevych 2019.
+    """
+    model = transformers.AutoModel.from_pretrained(
+        encoder.path, dtype=torch.float32, local_files_only=True, use_safetensors=True
+    ).eval()
+    tokenizer = load_tokenizer(encoder.path)
+    cut = min(max_tokens, max_input_tokens(model, tokenizer))
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    pooled = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
+    task = progress.add_task("Embedding for the baseline", total=len(texts))
+    for start in range(0, len(order), _BATCH):
+        chosen = order[start : start + _BATCH]
+        batch = tokenizer(
+            [texts[index] for index in chosen], truncation=True, max_length=cut, padding=True, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            hidden = model(**batch).last_hidden_state
+            mask = batch["attention_mask"].unsqueeze(-1)
+            mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+            pooled[chosen] = torch.nn.functional.normalize(mean, dim=1).numpy()
+        progress.update(task, completed=start + len(chosen))
+    progress.remove_task(task)
+    return pooled

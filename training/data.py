@@ -1,0 +1,251 @@
+"""Read labelled text out of packages, tables and hub data sets: `Table` and its `Row`s, nothing prepared yet.
+
+Every fault names the column and the row (the first data row is row 1) and never repeats what stands there.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.progress import Progress
+
+from training.errors import DataInvalid, SourceUnavailable
+from training.recipe import FileData, HubData, PackagedData, Recipe
+from training.sources import fetch_packaged_data, no_telemetry
+
+_REPORT_EVERY: Final = 1000
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One labelled text. `label` is an index into the recipe's labels, None in the neutral band."""
+
+    text: str
+    label: int | None
+    rating: float | None = None
+    pinned_to_test: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All rows of a data set, in file order."""
+
+    name: str
+    licence: str
+    origin: str
+    rows: tuple[Row, ...]
+
+
+def read_table(recipe: Recipe, cache: Path, progress: Progress) -> Table:
+    """Read the recipe's data. Raises DataInvalid naming column and row, or SourceUnavailable."""
+    data = recipe.data
+    if isinstance(data, PackagedData):
+        return _read_packaged(recipe, data, cache, progress)
+    if isinstance(data, FileData):
+        return _read_file(recipe, data, progress)
+    return _read_hub(recipe, data, progress)
+
+
+def _read_packaged(recipe: Recipe, data: PackagedData, cache: Path, progress: Progress) -> Table:
+    found = fetch_packaged_data(data.name, cache, progress)
+    # Published without a header and with bare quotation marks in the text.
+    lines = found.path.read_text(encoding="utf-8").split("\n")
+    cells = (line.rstrip("\r").split("\t", 2) for line in lines if line)
+    records = ({data.label_column: rating, data.text_column: text} for _, rating, text in cells)
+    return Table(found.title, found.licence, found.origin, _rows(records, recipe, progress))
+
+
+def _read_file(recipe: Recipe, data: FileData, progress: Progress) -> Table:
+    readers: dict[str, Callable[[Path], Iterator[Record]]] = {
+        ".csv": lambda path: _read_delimited(path, ","),
+        ".tsv": lambda path: _read_delimited(path, "\t"),
+        ".jsonl": _read_jsonl,
+        ".parquet": lambda path: _read_parquet(path, (data.text_column, data.label_column)),
+    }
+    reader = readers.get(data.path.suffix.lower())
+    if reader is None:
+        raise DataInvalid(f"{data.path.name}: the name must end in one of {', '.join(readers)}")
+    try:
+        rows = _rows(reader(data.path), recipe, progress, where=data.path.name)
+    except UnicodeDecodeError as error:
+        raise DataInvalid(f"{data.path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise SourceUnavailable(f"data.path {data.path}: {error.strerror or 'cannot be read'}") from error
+    return Table(data.path.name, "unknown", "local file", rows)
+
+
+def _read_delimited(path: Path, delimiter: str) -> Iterator[Record]:
+    # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise DataInvalid(f"{path.name}, line {reader.reader.line_num}: {error}") from error
+
+
+def _read_jsonl(path: Path) -> Iterator[Record]:
+    with path.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise DataInvalid(f"{path.name}, line {number}: not JSON") from error
+            if not isinstance(record, dict):
+                raise DataInvalid(f"{path.name}, line {number}: not a JSON object")
+            yield record
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            present = [column for column in columns if column in file.schema_arrow.names]
+            for batch in file.iter_batches(columns=present):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataInvalid(f"{path.name}: not a Parquet file that can be read") from error
+
+
+def _read_hub(recipe: Recipe, data: HubData, progress: Progress) -> Table:
+    rows: list[Row] = []
+    for split in data.splits + data.test_splits:
+        pinned = split in data.test_splits
+        records = _hub_records(data, split, progress)
+        rows += _rows(records, recipe, progress, where=f"{data.id}, split {split}", pinned=pinned)
+    return Table(data.id, "unknown", _hub_origin(data), tuple(rows))
+
+
+def _hub_origin(data: HubData) -> str:
+    if Path(data.id).exists():
+        return "local folder"
+    return f"Hugging Face hub, revision {data.revision or 'not pinned'}"
+
+
+def _hub_records(data: HubData, split: str, progress: Progress) -> Iterator[Record]:
+    import datasets
+
+    no_telemetry()
+    task = progress.add_task(f"Fetching {data.id} ({split})", total=None)
+    # Its own bars would be drawn across ours.
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(data.id, data.config, split=split, revision=data.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise SourceUnavailable(
+            f"data set {data.id}, split {split}: cannot be loaded (offline, or no such id, configuration or split?); "
+            'download it elsewhere and use its folder as data.id, or data.source = "file"'
+        ) from error
+    finally:
+        progress.remove_task(task)
+    names = {
+        column: feature.names for column, feature in found.features.items() if isinstance(feature, datasets.ClassLabel)
+    }
+    keep = [column for column in (data.text_column, data.label_column) if column in found.column_names]
+    return (_with_names(record, names) for record in found.select_columns(keep))
+
+
+def _with_names(record: Record, names: Mapping[str, Sequence[str]]) -> Record:
+    """Class numbers as their names; -1 is the hub's mark for 'no label' and stays."""
+    return {
+        column: names[column][value] if column in names and isinstance(value, int) and value >= 0 else value
+        for column, value in record.items()
+    }
+
+
+def _rows(
+    records: Iterable[Record], recipe: Recipe, progress: Progress, *, where: str = "", pinned: bool = False
+) -> tuple[Row, ...]:
+    label_of = _rating_reader(recipe) if recipe.data.thresholds else _name_reader(recipe)
+    prefix = f"{where}, " if where else ""
+    task = progress.add_task("Reading rows", total=None)
+    rows: list[Row] = []
+    try:
+        for number, record in enumerate(records, start=1):
+            place = f"{prefix}row {number}"
+            text = _cell(record, recipe.data.text_column, place)
+            if not isinstance(text, str):
+                raise DataInvalid(f"{place}: column {recipe.data.text_column!r} does not hold text")
+            label, rating = label_of(_cell(record, recipe.data.label_column, place), place)
+            rows.append(Row(text, label, rating, pinned))
+            if number % _REPORT_EVERY == 0:
+                progress.update(task, completed=number)
+    finally:
+        progress.remove_task(task)
+    if not rows:
+        raise DataInvalid(f"{where or 'the data set'}: no rows")
+    return tuple(rows)
+
+
+def _cell(record: Record, column: str, place: str) -> object:
+    if column not in record:
+        raise DataInvalid(f"{place}: no column {column!r}; set data.text_column and data.label_column")
+    value: object = record[column]
+    if value is None:
+        raise DataInvalid(f"{place}: column {column!r} is empty")
+    return value
+
+
+_LabelReader = Callable[[object, str], tuple[int | None, float | None]]
+
+
+def _rating_reader(recipe: Recipe) -> _LabelReader:
+    """Numbers to labels by the recipe's bands; a number between bands is neutral: label None."""
+    column = recipe.data.label_column
+    bands = [(index, recipe.data.thresholds[label]) for index, label in enumerate(recipe.labels)]
+
+    def read(value: object, place: str) -> tuple[int | None, float | None]:
+        rating = _number(value)
+        if rating is None:
+            raise DataInvalid(f"{place}: column {column!r} does not hold a number, which data.thresholds needs")
+        return next((index for index, band in bands if band.holds(rating)), None), rating
+
+    return read
+
+
+def _name_reader(recipe: Recipe) -> _LabelReader:
+    column, names = recipe.data.label_column, recipe.data.label_names
+    index_of = {label: index for index, label in enumerate(recipe.labels)}
+    known = ", ".join(recipe.labels)
+
+    def read(value: object, place: str) -> tuple[int | None, float | None]:
+        key = _label_key(value)
+        index = index_of.get(names.get(key, key))
+        if index is not None:
+            return index, None
+        if _number(value) is not None:
+            raise DataInvalid(
+                f"{place}: column {column!r} holds a number where one of {known} is expected; "
+                "name the numbers in data.label_names, or give data.thresholds if they are ratings"
+            )
+        raise DataInvalid(f"{place}: the label in column {column!r} is not one of {known}")
+
+    return read
+
+
+def _label_key(value: object) -> str:
+    """A label as it would stand in a recipe: true for a Boolean, 1 for the number, else the text without its ends."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).strip()
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None. A Boolean is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

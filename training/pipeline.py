@@ -1,0 +1,468 @@
+"""`slipway train`: from a recipe to a published artifact, step by step, each step resumable.
+
+    fetch -> prepare -> baseline -> fine-tune -> evaluate -> export -> gate -> publish
+
+    <run_dir>/fine-tune/    checkpoints and the best model (training/finetune.py)
+    <run_dir>/export/       every candidate file, published or not
+    <run_dir>/steps/        results of finished steps, each under a key of all that went into it
+    <run_dir>/report.html   also when the gate refused
+
+Fetching and preparing are repeated by every run: they are quick, and their fingerprint is what the keys of all the
+other steps start from.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tokenizers import Tokenizer
+
+from artifact.errors import ArtifactError
+from artifact.files import record, write_atomically
+from artifact.manifest import GOLDEN, FileRecord, GateResult, Limits, Manifest, Provenance
+from artifact.publish import publish, staging
+from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
+from training.baseline import train_baseline
+from training.card import render_card
+from training.data import read_table
+from training.errors import GateRefused
+from training.evaluate import Evaluation, evaluate, softmax
+from training.export import Export, export_model
+from training.finetune import FineTuned, fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
+from training.gate import Floats, Trial, Verdict, run_gate, tightened
+from training.prepare import Prepared, prepare
+from training.recipe import FileData, Recipe, load_recipe
+from training.report import Findings, beats_baseline, render_report, shown
+from training.sources import EncoderFolder, cache_dir, fetch_encoder
+from training.steps import Steps, key_of, only_user, source_key
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_LIBRARIES: Final = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "scikit-learn",
+    "datasketch",
+)
+_NO_RECORD: Final = FileRecord(sha256="0" * 64, bytes=0)
+_TITLE_WIDTH: Final = 10
+
+
+class Published(BaseModel):
+    """Where a run's artifact went."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    digest: str
+
+
+def run_cli(recipe: str, *, repository: Path, promote: bool, run_dir: Path | None) -> int:
+    """`slipway train`: progress on stderr, the published folder on stdout. Returns the exit status 0 or raises."""
+    artifact = train(load_recipe(recipe), repository, run_dir, promote=promote)
+    sys.stdout.write(f"{artifact.path}\n")
+    return 0
+
+
+def train(
+    recipe: Recipe,
+    repository: Path,
+    run_dir: Path | None = None,
+    *,
+    promote: bool = False,
+    cache: Path | None = None,
+    console: Console | None = None,
+) -> Artifact:
+    """Run every step that is not done yet and return the published artifact.
+
+    Without `run_dir` the run lives in `runs/<model>/<key>`, so that the same recipe over the same data finds it again.
+    A run that has published already publishes nothing new. Raises RecipeInvalid before any work when the recipe
+    loosens the gate, GateRefused when nothing may be published, and whatever its steps raise.
+    """
+    tightened(recipe.gate)
+    console = console or Console(stderr=True, highlight=False)
+    with quiet(), _progress(console) as progress:
+        line = _Line(recipe, cache or cache_dir(os.environ), console, progress)
+        encoder, prepared = line.fetch_and_prepare()
+        folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
+        with only_user(folder):
+            return _Run(line, encoder, prepared, folder).finish(repository, promote=promote)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What every step needs."""
+
+    recipe: Recipe
+    cache: Path
+    console: Console
+    progress: Progress
+
+    def say(self, step: str, what: str, seconds: float | None = None) -> None:
+        """One line for a step that is over; without `seconds` it was found finished."""
+        took = "[dim]found finished[/dim]" if seconds is None else f"[dim]{seconds:.1f} s[/dim]"
+        self.console.print(f"[green]✓[/green] {step:<{_TITLE_WIDTH}} {what}  {took}", soft_wrap=True)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[list[str]]:
+        """Times a step; the caller puts what there is to say about it into the list."""
+        began = time.monotonic()
+        said: list[str] = []
+        yield said
+        self.say(step, " ".join(said), time.monotonic() - began)
+
+    def fetch_and_prepare(self) -> tuple[EncoderFolder, Prepared]:
+        """Data and encoder into the cache, rows into splits."""
+        with self.timed("fetch") as said:
+            encoder = fetch_encoder(self.recipe.encoder, self.cache, self.progress)
+            table = read_table(self.recipe, self.cache, self.progress)
+            said.append(f"{len(table.rows):,} rows of {table.name}; encoder {encoder.name}")
+        with self.timed("prepare") as said:
+            prepared = prepare(table, self.recipe, self.progress)
+            sizes = (f"{len(split):,}" for split in (prepared.train, prepared.validation, prepared.test))
+            said.append(f"{prepared.counts['kept']:,} rows kept: {' / '.join(sizes)} to train / validate / test")
+        return encoder, prepared
+
+
+class _Run:
+    """One run over prepared data, in its own folder."""
+
+    def __init__(self, line: _Line, encoder: EncoderFolder, prepared: Prepared, folder: Path) -> None:
+        self._line = line
+        self._recipe = line.recipe
+        self._encoder = encoder
+        self._prepared = prepared
+        self._folder = folder
+        self._steps = Steps(folder / "steps")
+        self._code = source_key("artifact", "inference", "training", root=ROOT)
+
+    def finish(self, repository: Path, *, promote: bool) -> Artifact:
+        """Every step from the baseline on."""
+        baseline = self._baseline()
+        tuned = self._fine_tune()
+        weights = key_of({path.name: record(path).sha256 for path in sorted(tuned.model_dir.iterdir())})
+        scores, evaluation = self._evaluate(tuned, weights)
+        export = self._export(tuned, weights)
+        draft = self._draft(tuned, export, evaluation, baseline)
+        verdict, gate_key = self._gate(draft, export, scores)
+        findings = self._findings(tuned, export, evaluation, baseline, _judged(draft, verdict))
+        self._report(findings)
+        if not verdict.passed:
+            raise GateRefused(f"{verdict.reasons()}; nothing was published, {self._folder / 'report.html'} tells more")
+        return self._publish(findings, verdict, repository, gate_key, promote=promote)
+
+    def _baseline(self) -> Evaluation:
+        recipe, prepared = self._recipe, self._prepared
+        key = key_of(
+            prepared.fingerprint, recipe.encoder.model_dump(mode="json"), recipe.training.max_tokens, self._code
+        )
+        scores = self._steps.load_array("baseline", key)
+        if scores is not None:
+            found = evaluate(scores, prepared.test.labels, recipe.labels)
+            self._line.say("baseline", f"accuracy {shown(found.metrics['accuracy'])}")
+            return found
+        with self._line.timed("baseline") as said:
+            baseline = train_baseline(recipe, prepared, self._encoder, self._line.progress)
+            self._steps.save_array("baseline", key, baseline.test_scores)
+            said.append(f"accuracy {shown(baseline.evaluation.metrics['accuracy'])}")
+        return baseline.evaluation
+
+    def _fine_tune(self) -> FineTuned:
+        with self._line.timed("fine-tune") as said:
+            tuned = fine_tune(
+                self._recipe, self._prepared, self._encoder, self._folder / "fine-tune", self._line.progress
+            )
+            said.append(f"{tuned.steps:,} steps in {tuned.precision}, best at step {tuned.best_step:,}")
+        return tuned
+
+    def _evaluate(self, tuned: FineTuned, weights: str) -> tuple[Floats, Evaluation]:
+        """The reference: torch's probabilities for the test split, in fp32, and what they are worth."""
+        key = key_of(weights, self._prepared.fingerprint, self._code)
+        with self._line.timed("evaluate") as said:
+            scores = self._steps.load_array("test-scores", key)
+            if scores is None:
+                logits = predict_logits(
+                    load_model(tuned.model_dir),
+                    load_tokenizer(tuned.model_dir),
+                    self._prepared.test.texts,
+                    max_tokens=tuned.max_input_tokens,
+                    progress=self._line.progress,
+                )
+                scores = self._steps.save_array("test-scores", key, softmax(logits))
+            evaluation = evaluate(scores, self._prepared.test.labels, self._recipe.labels)
+            said.append(f"accuracy {shown(evaluation.metrics['accuracy'])} on {evaluation.rows:,} test rows")
+        return scores, evaluation
+
+    def _export(self, tuned: FineTuned, weights: str) -> Export:
+        folder = self._folder / "export"
+        key = key_of(weights, self._prepared.fingerprint, self._code, libraries())
+        found = self._steps.load("export", key, Export)
+        if found is not None and all((folder / variant.file).is_file() for variant in found.variants):
+            self._line.say("export", _built(found))
+            return found
+        with self._line.timed("export") as said:
+            export = export_model(
+                tuned.model_dir,
+                folder,
+                calibration=self._prepared.train.texts,
+                max_tokens=self._recipe.training.max_tokens,
+                progress=self._line.progress,
+            )
+            said.append(_built(export))
+        return self._steps.save("export", key, Export, export)
+
+    def _draft(self, tuned: FineTuned, export: Export, evaluation: Evaluation, baseline: Evaluation) -> Manifest:
+        """The manifest as far as it is known before the gate: every variant, no files, no verdict."""
+        files = {variant.file: _NO_RECORD for variant in export.variants}
+        return Manifest(
+            name=self._recipe.name,
+            version=1,
+            task=self._recipe.task,
+            inputs=export.inputs,
+            outputs=export.outputs,
+            labels=self._recipe.labels,
+            limits=Limits(max_input_tokens=tuned.max_input_tokens),
+            preprocessing=export.preprocessing,
+            variants=export.variants,
+            length_quantiles=tuned.length_quantiles,
+            files=files | {GOLDEN: _NO_RECORD, export.preprocessing.tokenizer: _NO_RECORD},
+            provenance=self._provenance(),
+            gate=GateResult(
+                passed=False,
+                test_rows=evaluation.rows,
+                cpu=cpu_name(),
+                reference_metrics=evaluation.metrics,
+                baseline_metrics=baseline.metrics,
+                confusion_matrix=evaluation.confusion_matrix,
+            ),
+        )
+
+    def _provenance(self) -> Provenance:
+        return Provenance(
+            created=datetime.now(UTC),
+            recipe=public_recipe(self._recipe),
+            data_fingerprint=self._prepared.fingerprint,
+            data_name=self._prepared.name,
+            rows=self._prepared.counts,
+            seed=self._recipe.training.seed,
+            libraries=libraries(),
+            git_commit=git_commit(ROOT),
+            platform=platform.platform(),
+        )
+
+    def _gate(self, draft: Manifest, export: Export, scores: Floats) -> tuple[Verdict, str]:
+        """The verdict and its key. It is found again only for the same files, code, libraries, floors and CPU."""
+        folder = self._folder / "export"
+        names = [variant.file for variant in export.variants] + [export.preprocessing.tokenizer]
+        key = key_of(
+            {name: record(folder / name).sha256 for name in names},
+            self._prepared.fingerprint,
+            self._recipe.gate.model_dump(mode="json"),
+            [self._code, libraries(), cpu_name()],
+        )
+        found = self._steps.load("gate", key, Verdict)
+        if found is not None and (not found.passed or _holds(folder / GOLDEN, found)):
+            self._line.say("gate", _outcome(found))
+            return found, key
+        with self._line.timed("gate") as said:
+            trial = Trial(
+                folder=folder,
+                manifest=draft,
+                texts=self._prepared.test.texts,
+                labels=self._prepared.test.labels,
+                torch_scores=scores,
+                floors=tightened(self._recipe.gate),
+                failures=export.failures,
+            )
+            verdict = run_gate(trial, self._line.progress)
+            said.append(_outcome(verdict))
+        for result in verdict.results:
+            if not result.published:
+                self._line.console.print(f"  [yellow]{result.name} is not published:[/yellow] {result.reason}")
+        return self._steps.save("gate", key, Verdict, verdict), key
+
+    def _findings(
+        self, tuned: FineTuned, export: Export, evaluation: Evaluation, baseline: Evaluation, judged: Manifest
+    ) -> Findings:
+        tokenizer = Tokenizer.from_file(str(self._folder / "export" / export.preprocessing.tokenizer))
+        encodings = tokenizer.encode_batch_fast(list(self._prepared.train.texts))
+        return Findings(
+            recipe=self._recipe,
+            prepared=self._prepared,
+            encoder=self._encoder,
+            fine_tuned=tuned,
+            evaluation=evaluation,
+            baseline=baseline,
+            lengths=[len(encoding.ids) for encoding in encodings],
+            manifest=judged,
+            notes=export.notes,
+        )
+
+    def _report(self, findings: Findings) -> None:
+        """The page stays in the run's folder too, where a refused run is looked up."""
+        write_atomically(self._folder / "report.html", render_report(findings).encode())
+        if not beats_baseline(findings):
+            self._line.console.print("  [yellow]the model is not shown to be better than the frozen baseline[/yellow]")
+
+    def _publish(
+        self, findings: Findings, verdict: Verdict, repository: Path, gate_key: str, *, promote: bool
+    ) -> Artifact:
+        """Publish once: a run that finds its own artifact in place leaves it there."""
+        key = key_of(gate_key, str(repository.resolve()))
+        if (artifact := _intact(self._steps.load("published", key, Published))) is not None:
+            if promote:
+                Repository(repository).set_alias(artifact.manifest.name, PRODUCTION, artifact.manifest.version)
+            self._line.say("publish", _version(artifact))
+            return artifact
+        with self._line.timed("publish") as said:
+            manifest = findings.manifest.model_copy(update={"variants": verdict.published})
+            with staging(repository) as staged:
+                self._stage(staged, findings, manifest)
+                path, _ = publish(staged, repository, manifest, promote=promote)
+            artifact = open_artifact(path)
+            said.append(_version(artifact))
+        self._steps.save("published", key, Published, Published(path=path.resolve(), digest=artifact.digest))
+        return artifact
+
+    def _stage(self, staged: Path, findings: Findings, manifest: Manifest) -> None:
+        names = [variant.file for variant in manifest.variants] + [manifest.preprocessing.tokenizer, GOLDEN]
+        for name in names:
+            shutil.copyfile(self._folder / "export" / name, staged / name)
+        (staged / "MODEL_CARD.md").write_text(render_card(findings, manifest), encoding="utf-8")
+        (staged / "report.html").write_text(render_report(findings), encoding="utf-8")
+
+
+def _judged(draft: Manifest, verdict: Verdict) -> Manifest:
+    """The draft with the verdict in it; still with every variant, for the report."""
+    gate = draft.gate.model_copy(update={"passed": verdict.passed, "variants": verdict.results})
+    return draft.model_copy(update={"gate": gate})
+
+
+def _built(export: Export) -> str:
+    failed = f"; could not build {', '.join(export.failures)}" if export.failures else ""
+    return ", ".join(variant.file for variant in export.variants) + failed
+
+
+def _outcome(verdict: Verdict) -> str:
+    passed = ", ".join(variant.name for variant in verdict.published) or "nothing"
+    refused = ", ".join(result.name for result in verdict.results if not result.published)
+    return f"passed: {passed}" + (f"; refused: {refused}" if refused else "")
+
+
+def _holds(path: Path, verdict: Verdict) -> bool:
+    """Whether the golden answers that belong to a verdict are still on disk."""
+    try:
+        return (
+            verdict.golden is not None and type(verdict.golden).model_validate_json(path.read_bytes()) == verdict.golden
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def _intact(published: Published | None) -> Artifact | None:
+    """The artifact a run published, if it is still there and unchanged."""
+    if published is None:
+        return None
+    try:
+        artifact = open_artifact(published.path)
+    except ArtifactError:
+        return None
+    return artifact if artifact.digest == published.digest else None
+
+
+def _version(artifact: Artifact) -> str:
+    return f"{artifact.manifest.name} version {artifact.manifest.version} in {artifact.path}"
+
+
+def public_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The recipe for the manifest: a folder on the machine that trained is nobody else's business, its name may be."""
+    values: dict[str, Any] = recipe.model_dump(mode="json")
+    if isinstance(recipe.data, FileData):
+        values["data"]["path"] = recipe.data.path.name
+    if recipe.encoder.source == "folder":
+        values["encoder"]["name"] = Path(recipe.encoder.name).name
+    return values
+
+
+def libraries() -> dict[str, str]:
+    """Versions of Python and of what decides a model and its files."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit(folder: Path) -> str:
+    """The commit `folder` is checked out at, `+changes` when files differ; empty when this code is under no commit."""
+    git = shutil.which("git")
+    if git is None or _git(git, folder, "ls-files", "--error-unmatch", __file__) is None:
+        return ""
+    commit = _git(git, folder, "rev-parse", "HEAD")
+    changed = _git(git, folder, "status", "--porcelain", "--untracked-files=no")
+    return "" if commit is None else f"{commit}{'+changes' if changed else ''}"
+
+
+def _git(git: str, folder: Path, *arguments: str) -> str | None:
+    """What git prints, or None when it refuses or takes long."""
+    command = [git, "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name and the instruction sets that decide how fast and how exact int8 is."""
+    try:
+        lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    flags = set(facts.get("flags", facts.get("Features", "")).split())
+    known = (
+        "avx2",
+        "avx512f",
+        "avx512_vnni",
+        "avx_vnni",
+        "avx512_bf16",
+        "amx_int8",
+        "amx_bf16",
+        "asimddp",
+        "i8mm",
+        "bf16",
+    )
+    has = ", ".join(flag for flag in known if flag in flags)
+    name = facts.get("model name", platform.machine())
+    return f"{name} ({has})" if has else name
