@@ -26,6 +26,7 @@ import torch
 import transformers
 from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
+from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from training.errors import FineTuneFailed, SourceUnavailable
@@ -46,6 +47,7 @@ _QUANTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "max": 100}
 _UNBOUNDED_TOKENS: Final = 100_000
 _FALLBACK_TOKENS: Final = 512
 _BF16_WORTH_IT: Final = 1.15
+_LOG_TEMPERATURES: Final = (math.log(0.1), math.log(10.0))
 
 
 class CurvePoint(BaseModel):
@@ -62,7 +64,10 @@ class CurvePoint(BaseModel):
 
 
 class FineTuned(BaseModel):
-    """A finished run. Tokens count the special ones; quantiles are those of the training split, uncut."""
+    """A finished run. Tokens count the special ones; quantiles are those of the training split, uncut.
+
+    `temperature` is what the best checkpoint's logits were divided by, 1 where nothing was.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,6 +77,7 @@ class FineTuned(BaseModel):
     seconds: float
     steps: int
     best_step: int
+    temperature: float
     resumed: bool
     curve: tuple[CurvePoint, ...]
     max_input_tokens: int
@@ -274,6 +280,7 @@ class _Job:
     ) -> FineTuned:
         """Write the model beside its final place, rename it there, then drop the checkpoints."""
         best = trainer.state.best_model_checkpoint
+        temperature = self._calibrate(trainer.model, trainer.processing_class, limit)
         result = FineTuned(
             model_dir=self._run_dir / "model",
             encoder_name=self._encoder.name,
@@ -281,6 +288,7 @@ class _Job:
             seconds=seconds,
             steps=trainer.state.global_step,
             best_step=_step_of(Path(best)) if best else trainer.state.global_step,
+            temperature=temperature,
             resumed=resumed,
             curve=_curve(trainer.state.log_history),
             max_input_tokens=limit,
@@ -296,6 +304,58 @@ class _Job:
         for checkpoint in _checkpoints(self._run_dir):
             shutil.rmtree(checkpoint, ignore_errors=True)
         return result
+
+    def _calibrate(
+        self, model: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerFast, limit: int
+    ) -> float:
+        """Fit the temperature on the validation split and fold it into the head; 1 where the recipe says no."""
+        if not self._recipe.training.calibrate:
+            return 1.0
+        split = self._prepared.validation
+        model.eval()
+        logits = predict_logits(model, tokenizer, split.texts, max_tokens=limit, progress=self._progress)
+        temperature = best_temperature(logits, split.labels)
+        return temperature if divide_logits(model, temperature) else 1.0
+
+
+def best_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:
+    """The temperature that gives the lowest log loss (Guo et al. 2017, section 4.2). It changes no label."""
+
+    def log_loss(log_temperature: float) -> float:
+        scores = softmax(logits / np.exp(log_temperature))
+        return float(-np.log(np.clip(scores[np.arange(len(labels)), labels], 1e-15, 1)).mean())
+
+    return float(np.exp(minimize_scalar(log_loss, bounds=_LOG_TEMPERATURES, method="bounded").x))
+
+
+def divide_logits(model: transformers.PreTrainedModel, temperature: float) -> bool:
+    """Divide the last linear layer by `temperature`; False, and nothing changed, if that does not do it to the logits.
+
+    Folded into the weights, the temperature costs nothing at serving time and no exporter needs to know of it.
+    """
+    heads = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == model.config.num_labels
+    ]
+    if not heads:
+        return False
+    probe = torch.arange(8, device=model.device).unsqueeze(0)
+    with torch.inference_mode():
+        before = model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits
+        _scale(heads[-1], 1 / temperature)
+        after = model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits
+    if torch.allclose(after * temperature, before, rtol=1e-3, atol=1e-4):
+        return True
+    _scale(heads[-1], temperature)
+    return False
+
+
+def _scale(layer: torch.nn.Linear, factor: float) -> None:
+    with torch.no_grad():
+        layer.weight.mul_(factor)
+        if layer.bias is not None:
+            layer.bias.mul_(factor)
 
 
 def soft_cross_entropy(

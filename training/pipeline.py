@@ -38,7 +38,7 @@ from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
 from training.baseline import train_baseline
 from training.card import render_card
 from training.data import read_table
-from training.errors import GateRefused
+from training.errors import GateRefused, TrainingError
 from training.evaluate import Evaluation, evaluate, softmax
 from training.export import Export, export_model
 from training.finetune import FineTuned, fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
@@ -97,12 +97,15 @@ def train(
     """
     tightened(recipe.gate)
     console = console or Console(stderr=True, highlight=False)
-    with quiet(), _progress(console) as progress:
-        line = _Line(recipe, cache or cache_dir(os.environ), console, progress)
-        encoder, prepared = line.fetch_and_prepare()
-        folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
-        with only_user(folder):
-            return _Run(line, encoder, prepared, folder).finish(repository, promote=promote)
+    try:
+        with quiet(), _progress(console) as progress:
+            line = _Line(recipe, cache or cache_dir(os.environ), console, progress)
+            encoder, prepared = line.fetch_and_prepare()
+            folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
+            with only_user(folder):
+                return _Run(line, encoder, prepared, folder).finish(repository, promote=promote)
+    except OSError as error:
+        raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
 
 
 def _progress(console: Console) -> Progress:

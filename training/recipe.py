@@ -128,6 +128,7 @@ class TrainingSection(_Part):
     rating_sharpness: float | None = Field(
         None, gt=0, description="Two labels with ratings: target = sigmoid(sharpness * rating) instead of 0 or 1."
     )
+    calibrate: bool = Field(True, description="Scale the finished head so that scores mean what they say.")
     evaluations_per_epoch: int = Field(1, ge=1, le=100, description="Validation passes and checkpoints per epoch.")
     patience: int = Field(3, ge=1, description="Validation passes without a better one before training stops.")
     best_by: Literal["accuracy", "log_loss"] = Field("log_loss", description="What makes a checkpoint the best.")

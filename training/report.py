@@ -5,7 +5,7 @@ nobody measured reads "not measured".
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -47,6 +47,16 @@ _COUNTS: Final[Mapping[str, str]] = {
     "validation": "validation",
     "test": "test",
 }
+_GATE_HEAD: Final = (
+    "Variant",
+    "Verdict",
+    "Size",
+    "Accuracy",
+    "Labels as the reference",
+    "Score difference <small>max / mean</small>",
+    "Moved by neighbours",
+    "Flipped by neighbours",
+)
 
 
 @dataclass(frozen=True)
@@ -241,43 +251,30 @@ def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
 
 def _learning(findings: Findings) -> str:
     tuned = findings.fine_tuned
-    train = [(point.step, point.loss) for point in tuned.curve if point.kind == "train"]
-    validation = [point for point in tuned.curve if point.kind == "validation"]
-    losses = [
-        Series("training", train, "c0"),
-        Series("validation", [(point.step, point.loss) for point in validation], "c1", marks=True),
-    ]
-    accuracy = [(point.step, point.accuracy) for point in validation if point.accuracy is not None]
-    rates = [(point.step, point.learning_rate) for point in tuned.curve if point.learning_rate is not None]
-    charts = (
-        _figure(
-            "Loss", line_chart("Loss curves", Axes("step", "loss (nats)"), [line for line in losses if line.points])
-        ),
-        _figure(
-            "Accuracy on the validation split",
-            line_chart(
-                "Validation accuracy",
-                Axes("step", "accuracy", y_span=_around(accuracy)),
-                [Series("validation", accuracy, "c1", marks=True)],
-            ),
-        ),
-        _figure(
-            "Learning rate (of the classification head)",
-            line_chart(
-                "Learning rate", Axes("step", "x 0.00001"), [Series("rate", [(x, y * 1e5) for x, y in rates], "c2")]
-            ),
-        ),
-    )
-    resumed = (
-        " The run was interrupted and went on from a checkpoint; the time is that of the last part."
-        if tuned.resumed
-        else ""
-    )
+    resumed = " The run was interrupted and went on; the time is that of its last part." if tuned.resumed else ""
     return (
         f"<p>{tuned.steps:,} steps in {_duration(tuned.seconds)}, {tuned.precision} arithmetic; the checkpoint of step "
         f"{tuned.best_step:,} was the best on the validation split and was kept.{resumed}</p>"
-        f'<div class="figures">{"".join(charts)}</div>'
+        f'<div class="figures">{"".join(_learning_charts(tuned))}</div>'
     )
+
+
+def _learning_charts(tuned: FineTuned) -> Iterator[str]:
+    train = [(point.step, point.loss) for point in tuned.curve if point.kind == "train"]
+    validation = [point for point in tuned.curve if point.kind == "validation"]
+    losses = (
+        Series("training", train, "c0"),
+        Series("validation", [(point.step, point.loss) for point in validation], "c1", marks=True),
+    )
+    drawn = [line for line in losses if line.points]
+    yield _figure("Loss", line_chart("Loss curves", Axes("step", "loss (nats)"), drawn))
+    accuracy = [(point.step, point.accuracy) for point in validation if point.accuracy is not None]
+    axes = Axes("step", "accuracy", y_span=_around(accuracy))
+    chart = line_chart("Validation accuracy", axes, [Series("validation", accuracy, "c1", marks=True)])
+    yield _figure("Accuracy on the validation split", chart)
+    rates = [(point.step, 1e5 * point.learning_rate) for point in tuned.curve if point.learning_rate is not None]
+    chart = line_chart("Learning rate", Axes("step", "rate, in 1e-5"), [Series("rate", rates, "c2")])
+    yield _figure("Learning rate (of the classification head)", chart)
 
 
 def _around(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
@@ -295,28 +292,7 @@ def _duration(seconds: float) -> str:
 
 def _gate(findings: Findings) -> str:
     gate = findings.manifest.gate
-    kinds = {variant.name: variant for variant in findings.manifest.variants}
-    rows = []
-    for result in gate.variants:
-        variant = kinds.get(result.name)
-        what = f"{variant.format}, {variant.precision}" if variant else ""
-        rows.append(
-            (
-                f"{escape(result.name)}<small>{escape(what)}</small>",
-                _badge(good=result.published, yes="published", no="refused"),
-                *(_gate_figures(result) if result.checks else [NOT_MEASURED] * 6),
-            )
-        )
-    head = (
-        "Variant",
-        "Verdict",
-        "Size",
-        "Accuracy",
-        "Labels as the reference",
-        "Score difference <small>max / mean</small>",
-        "Moved by neighbours",
-        "Flipped by neighbours",
-    )
+    kinds = {variant.name: f"{variant.format}, {variant.precision}" for variant in findings.manifest.variants}
     refused = "".join(
         f"<li><b>{escape(result.name)}</b> was refused: {escape(result.reason)}</li>"
         for result in gate.variants
@@ -326,10 +302,18 @@ def _gate(findings: Findings) -> str:
         f"<p>Every variant answered all {gate.test_rows:,} test texts through the serving code: alone, among random "
         "neighbours in batches of 2, 8 and 32, and through the queue. Score differences are from torch; the reference "
         "for labels is torch for fp32 formats and the fp32 ONNX file for reduced precision.</p>"
-        + _table(head, rows, kind="gate")
+        + _table(_GATE_HEAD, [_gate_row(result, kinds.get(result.name, "")) for result in gate.variants], kind="gate")
         + (f'<ul class="reasons">{refused}</ul>' if refused else "")
         + "".join(_checks(result) for result in gate.variants if result.checks)
     )
+
+
+def _gate_row(result: VariantResult, kind: str) -> list[str]:
+    return [
+        f"{escape(result.name)}<small>{escape(kind)}</small>",
+        _badge(good=result.published, yes="published", no="refused"),
+        *(_gate_figures(result) if result.checks else [NOT_MEASURED] * (len(_GATE_HEAD) - 2)),
+    ]
 
 
 def _gate_figures(result: VariantResult) -> list[str]:

@@ -252,6 +252,31 @@ def test_predictions_do_not_depend_on_order_or_batch(finished: finetune.FineTune
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_the_head_is_calibrated_on_the_validation_split(finished: finetune.FineTuned, prepared: Prepared) -> None:
+    """What is saved is already at the best temperature, so fitting once more finds 1."""
+    model, tokenizer = load_model(finished.model_dir), load_tokenizer(finished.model_dir)
+    logits = predict_logits(model, tokenizer, prepared.validation.texts, max_tokens=tiny.MAX_TOKENS)
+    again = finetune.best_temperature(logits, prepared.validation.labels)
+    assert finished.temperature != 1.0
+    assert again == pytest.approx(1.0, rel=0.05) or finished.temperature == pytest.approx(0.1, rel=0.05)
+
+
+def test_the_best_temperature_undoes_a_wrong_one() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 2)) * 2
+    labels = (rng.uniform(size=20_000) < finetune.softmax(logits)[:, 1]).astype(np.int64)
+    assert finetune.best_temperature(logits * 3, labels) == pytest.approx(3, rel=0.05)
+
+
+def test_a_model_without_a_linear_head_is_left_as_it_is(encoder: EncoderFolder) -> None:
+    model = finetune._load_encoder(encoder, ("negative", "positive"))[0].eval()
+    assert finetune.divide_logits(model, 2.0)
+    model.classifier = torch.nn.Sequential(model.classifier, torch.nn.Tanh())
+    weight = model.classifier[0].weight.clone()
+    assert not finetune.divide_logits(model, 2.0)
+    torch.testing.assert_close(model.classifier[0].weight, weight)
+
+
 def test_layers_below_learn_more_slowly(encoder: EncoderFolder) -> None:
     model = finetune._load_encoder(encoder, ("negative", "positive"))[0]
     section = tiny.recipe(training__layer_decay=0.5, training__learning_rate=0.8).training
