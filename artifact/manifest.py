@@ -5,6 +5,7 @@ Readers accept this version and the one before it, and ignore fields they do not
 """
 
 from datetime import datetime
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -14,6 +15,7 @@ FORMAT_VERSION: Final = 1
 READABLE_FORMAT_VERSIONS: Final = (FORMAT_VERSION - 1, FORMAT_VERSION)
 MANIFEST: Final = "manifest.json"
 GOLDEN: Final = "golden.json"
+_ROUNDING: Final = 1e-6
 MODEL_NAME: Final = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 
 
@@ -138,6 +140,48 @@ class Provenance(_Part):
     platform: str = ""
 
 
+class Binned(_Part):
+    """A distribution: `shares[i]` is that of (`edges[i - 1]`, `edges[i]]`; the first and last bin are open."""
+
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if len(self.shares) != len(self.edges) + 1:
+            raise ValueError("shares must be one more than edges")
+        if any(low >= high for low, high in pairwise(self.edges)):
+            raise ValueError("edges must rise")
+        check_shares(self.shares)
+        return self
+
+
+class Reference(_Part):
+    """What inputs and predictions looked like on held-out rows, for the drift of live traffic to be measured against.
+
+    Scores are those of the winning label; `unknown_tokens` bins the share of unknown tokens in one input.
+    """
+
+    rows: int = Field(ge=1)
+    split: str = "test"
+    input_tokens: Binned
+    unknown_tokens: Binned
+    unknown_token_share: float = Field(ge=0, le=1, description="Of all tokens of all rows.")
+    label_shares: tuple[float, ...] = Field(description="How often each label was predicted, in label order.")
+    scores: Binned
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        check_shares(self.label_shares)
+        return self
+
+
+def check_shares(shares: tuple[float, ...]) -> None:
+    """Raises ValueError for what is no distribution."""
+    if not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > _ROUNDING:
+        raise ValueError("shares must be between 0 and 1 and add up to 1")
+
+
 class Manifest(_Part):
     """One published model version. Optional additions keep `format_version`.
 
@@ -155,6 +199,7 @@ class Manifest(_Part):
     preprocessing: TextPreprocessing = TextPreprocessing()
     variants: tuple[Variant, ...] = Field(min_length=1)
     length_quantiles: dict[str, int] = Field({}, description="Tokens per input in the training data, by quantile.")
+    reference: Reference | None = None
     files: dict[FileName, FileRecord] = {}
     provenance: Provenance
     gate: GateResult
@@ -176,6 +221,8 @@ class Manifest(_Part):
             raise ValueError(f"files lists no {', '.join(missing)}")
         if len({variant.name for variant in self.variants}) != len(self.variants):
             raise ValueError("two variants share a name")
+        if self.reference is not None and len(self.reference.label_shares) != len(self.labels):
+            raise ValueError("reference has label_shares for another number of labels")
         return self
 
     def variant(self, name: str) -> Variant | None:

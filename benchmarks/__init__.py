@@ -1,0 +1,1 @@
+"""Programs that measure. Each prints what it found for a person and ends stdout with one JSON document."""

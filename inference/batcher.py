@@ -16,7 +16,7 @@ from inference.backends.base import Backend
 from inference.cost import CostModel
 from inference.errors import BackendFailed, DeadlineExceeded, InferenceError, InputTooLong, NotReady, Overloaded
 from inference.policy import Limits
-from inference.tasks.base import Prediction, Task
+from inference.tasks.base import Prediction, Prepared, Task
 from inference.ticket import Ticket
 from inference.waiting import Entry, WaitingRoom
 
@@ -50,11 +50,18 @@ class Observer(Protocol):
         """`queue_seconds` has one figure per input; the other times are those of the whole batch."""
         ...
 
+    def inputs_done(self, inputs: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
+        """What went in and what came out of one execution, after its callers have been answered."""
+        ...
+
 
 class SilentObserver:
     """Nobody is watching."""
 
     def batch_done(self, **_: object) -> None:
+        """Do nothing."""
+
+    def inputs_done(self, inputs: object, outcomes: object) -> None:
         """Do nothing."""
 
 
@@ -300,6 +307,7 @@ class Batcher:
             inference_seconds=now - started,
             failed=failed or execution.overdue,
         )
+        self._observer.inputs_done([entry.prepared for entry in batch], outcomes)
 
     def _infer(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         """One outcome per entry, whatever the backend does."""

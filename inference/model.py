@@ -5,10 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
-from artifact.errors import ArtifactCorrupt, ArtifactNotFound
+from artifact.errors import ArtifactCorrupt
 from artifact.manifest import Variant
 from artifact.repository import Artifact
 from inference.backends.base import Backend
@@ -16,12 +17,17 @@ from inference.backends.registry import open_backend
 from inference.batcher import Batcher, Observer, Priority
 from inference.errors import BadInput, DeadlineExceeded
 from inference.layout import usable_cores
+from inference.plan import Plan, find_variant, golden_tolerance
 from inference.policy import Limits
+from inference.samples import quantile_function, sample_texts
 from inference.tasks.base import Prediction, Task
 from inference.tasks.registry import open_task
 from inference.ticket import Answer, Ticket
 
 _log = logging.getLogger("slipway.model")
+
+# Of the lengths in the training data: the usual ones and the longest.
+_WARM_UP_SHARES: Final = (0.5, 0.9, 0.99, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +42,33 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a model is run here. `workers` = 0 means one per usable core; each computes on one thread."""
+    """How a model is run here. `workers` = 0 means one per usable core; each computes with `threads` threads.
+
+    `engine` is one that runs the variant's format (`backends/registry.py`); without it the format's default.
+    """
 
     limits: Limits = field(default_factory=Limits)
     workers: int = 0
+    threads: int = 1
+    engine: str | None = None
     execution_timeout_seconds: float = 30.0
 
 
 class Model:
     """Ready from construction by `load` until `close`."""
 
-    def __init__(self, artifact: Artifact, variant: Variant, task: Task, batcher: Batcher) -> None:
+    def __init__(
+        self, artifact: Artifact, variant: Variant, task: Task, batcher: Batcher, plan: Plan, limits: Limits
+    ) -> None:
         self.artifact = artifact
+        self.plan = plan
+        self.why = "asked for"
         self.manifest = artifact.manifest
         self.digest = artifact.digest
         self.variant = variant
         self.task = task
         self.batcher = batcher
+        self.limits = limits
 
     @classmethod
     def load(
@@ -68,18 +84,35 @@ class Model:
         `variant` names one the manifest lists; the first is the default. Raises ArtifactNotFound for an unknown
         variant, ArtifactCorrupt for files that do not load or answers that differ.
         """
-        chosen = artifact.manifest.variants[0] if variant is None else artifact.manifest.variant(variant)
-        if chosen is None:
-            known = ", ".join(each.name for each in artifact.manifest.variants)
-            raise ArtifactNotFound(f"{artifact.path}: no variant {variant!r}; it has {known}")
-        backend = open_backend(artifact, chosen)
-        model = cls.assemble(artifact, chosen, backend, options=options, observer=observer)
+        model = cls.open(artifact, variant=variant, options=options, observer=observer)
         try:
             model.check_golden()
+            model.warm_up()
         except BaseException:
             model.close()
             raise
         return model
+
+    @classmethod
+    def open(
+        cls,
+        artifact: Artifact,
+        *,
+        variant: str | None = None,
+        options: Options | None = None,
+        observer: Observer | None = None,
+    ) -> "Model":
+        """Load without checking or warming up: for who measures how far the answers are off. Raises as `load`."""
+        options = options or Options()
+        chosen = artifact.manifest.variants[0] if variant is None else find_variant(artifact.manifest, variant)
+        backend = open_backend(
+            artifact,
+            chosen,
+            engine=options.engine,
+            workers=options.workers or usable_cores(),
+            threads=options.threads,
+        )
+        return cls.assemble(artifact, chosen, backend, options=options, observer=observer)
 
     @classmethod
     def assemble(
@@ -103,21 +136,38 @@ class Model:
             execution_timeout_seconds=options.execution_timeout_seconds,
             observer=observer,
         )
-        return cls(artifact, variant, task, batcher)
+        plan = Plan(variant.name, backend.engine, workers, options.threads)
+        return cls(artifact, variant, task, batcher, plan, options.limits)
 
     def check_golden(self) -> None:
-        """Reproduce the artifact's golden answers, which also warms every worker up. Raises ArtifactCorrupt."""
+        """Reproduce the artifact's golden answers on this engine and CPU. Raises ArtifactCorrupt."""
         golden = self.artifact.golden()
-        allowed = golden.tolerance.get(self.variant.name, 1e-3)
+        allowed = golden_tolerance(golden, self.variant.name, self.plan.engine)
         answers = self.predict([example.input for example in golden.inputs], truncate=True).predictions
         for number, (example, prediction) in enumerate(zip(golden.inputs, answers, strict=True)):
             difference = float(np.abs(np.subtract(prediction.scores, example.scores)).max())
             if not difference <= allowed:
                 raise ArtifactCorrupt(
-                    f"{self.artifact.path}: variant {self.variant.name} misses golden input {number} by "
-                    f"{difference:.2g} on this CPU, {allowed:.2g} is allowed"
+                    f"{self.artifact.path}: variant {self.variant.name} on {self.plan.engine} misses golden input "
+                    f"{number} by {difference:.2g} on this CPU, {allowed:.2g} is allowed"
                 )
         _log.info("%s reproduces its %d golden inputs", self.artifact.path.name, len(golden.inputs))
+
+    def warm_up(self) -> None:
+        """Run the shapes that will come, through queue and workers, before anybody waits for them.
+
+        Single texts at the artifact's recorded length quantiles, then as many texts at once as all workers take.
+        """
+        tokens = quantile_function(self.manifest.length_quantiles)
+        lengths = [min(self.task.max_input_tokens, tokens(share)) for share in _WARM_UP_SHARES]
+        texts = [example.input for example in self.artifact.golden().inputs]
+        texts = sample_texts(texts, lengths, lambda text: self.task.prepare(text, truncate=True).tokens)
+        for text in texts:
+            self.predict([text], truncate=True)
+        full = self.plan.workers * self.limits.max_batch_size
+        self.predict(
+            [texts[place % len(texts)] for place in range(min(full, self.limits.max_queue_size))], truncate=True
+        )
 
     def submit(self, request: Request, on_done: Callable[[Ticket], None]) -> Ticket:
         """Check and queue a request; returns at once. `on_done` is called exactly once, on another thread.

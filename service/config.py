@@ -23,7 +23,21 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
     log_format: Literal["json", "console"] = Field("json", description="One JSON object a line, or text for a person.")
-    variant: str | None = Field(None, description="Variant to serve; without it the first one of each manifest.")
+    variant: str | None = Field(None, description="Variant to serve; without it the best one for this CPU.")
+    engine: Literal["onnxruntime", "openvino", "openvino-bf16", "torchscript"] | None = Field(
+        None, description="Engine to run it on; without it the best one for this CPU."
+    )
+    threads: int = Field(0, ge=0, le=1024, description="Threads of one execution; 0 is what suits this CPU.")
+    calibrate_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        allow_inf_nan=False,
+        description="Time to measure engines before the first start on a CPU; 0 goes by a rule instead.",
+    )
+    cache_dir: Path | None = Field(
+        None, description="Folder for what was measured on this machine; without it the user's cache folder."
+    )
     default_model: str | None = Field(None, description="Model that answers when a request names none.")
     max_inputs_per_request: int = Field(128, ge=1, le=65536, description="Most inputs in one request.")
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1 << 30, description="Largest request body read.")
@@ -31,7 +45,7 @@ class Settings(BaseSettings):
     max_queue_size: int = Field(512, ge=1, le=1_000_000, description="Inputs that may wait before a 429.")
     max_batch_size: int = Field(8, ge=1, le=4096, description="Most inputs in one execution.")
     max_batch_tokens: int = Field(512, ge=1, le=1 << 24, description="Most tokens in one execution, padding included.")
-    workers: int = Field(0, ge=0, le=1024, description="Worker threads; 0 is one per usable core.")
+    workers: int = Field(0, ge=0, le=1024, description="Worker threads; 0 is what suits this CPU.")
     default_timeout_seconds: float = Field(
         30.0, gt=0, le=3600, allow_inf_nan=False, description="Deadline of a request that names none."
     )

@@ -22,6 +22,11 @@ from prometheus_client import (
     generate_latest,
 )
 
+from artifact.manifest import Manifest
+from inference.errors import BackendFailed
+from inference.tasks.base import Prediction, Prepared
+from service.drift import Drift, drift_of
+
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MODEL_LABELS: Final = ("model", "version", "task")
@@ -63,6 +68,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library left it out
         self.registry = registry or CollectorRegistry()
         self._families: list[Counter | Gauge | Histogram] = []
+        self._drifts: list[Drift] = []
         self.requests = self._counter(
             "slipway_requests", "Answered HTTP requests by route template and status.", *MODEL_LABELS, "route", "code"
         )
@@ -90,7 +96,7 @@ class Metrics:
         self.queue_size = self._gauge("slipway_queue_size", "Inputs accepted and not yet executing.", *MODEL_LABELS)
         self.executing = self._gauge("slipway_inputs_executing", "Inputs being executed.", *MODEL_LABELS)
         self.model_info = self._gauge(
-            "slipway_model_info", "1 for each loaded version.", *MODEL_LABELS, "variant", "digest", "default"
+            "slipway_model_info", "1 for each loaded version.", *MODEL_LABELS, "variant", "engine", "digest", "default"
         )
         self.model_load_duration = self._gauge(
             "slipway_model_load_seconds", "Opening, warming up and checking a version took this long.", *MODEL_LABELS
@@ -100,9 +106,42 @@ class Metrics:
         self.connections = self._gauge("slipway_connections", "Open connections.")
         self.build_info = self._gauge("slipway_build_info", "1; what is running.", "version", "python", "onnxruntime")
         self.build_info.labels(own_version(), platform.python_version(), onnxruntime.__version__).set(1)
+        self._add_drift()
+        self._add_limits()
         if process:
             for collector in (ProcessCollector, PlatformCollector, GCCollector):
                 collector(registry=self.registry)
+
+    def _add_drift(self) -> None:
+        self.drift_inputs = self._counter(
+            "slipway_drift_inputs",
+            "Answered inputs by the bin they fall into, for each feature the artifact has a reference for.",
+            *MODEL_LABELS,
+            "feature",
+            "bin",
+        )
+        self.drift_reference = self._gauge(
+            "slipway_drift_reference_share",
+            "Share of the artifact's held-out rows in each bin.",
+            *MODEL_LABELS,
+            "feature",
+            "bin",
+        )
+        self.unknown_tokens = self._counter(
+            "slipway_unknown_tokens", "Tokens that stand for text outside the vocabulary.", *MODEL_LABELS
+        )
+        self.unknown_reference = self._gauge(
+            "slipway_unknown_tokens_reference_share",
+            "Share of unknown tokens in the artifact's held-out rows.",
+            *MODEL_LABELS,
+        )
+
+    def _add_limits(self) -> None:
+        self.queue_limit = self._gauge("slipway_queue_limit", "Inputs that may wait for one model before a 429.")
+        self.workers = self._gauge("slipway_workers", "Worker threads of each loaded version.")
+        self.memory_limit = self._gauge(
+            "slipway_memory_limit_bytes", "Memory this process may use: its container's limit, else the machine's."
+        )
 
     def families(self) -> list[Family]:
         """Every metric of ours, as a scraper sees its name."""
@@ -115,7 +154,16 @@ class Metrics:
 
     def render(self) -> bytes:
         """The Prometheus text format."""
+        for drift in self._drifts:
+            drift.flush()
         return generate_latest(self.registry)
+
+    def drift(self, manifest: Manifest, key: tuple[str, ...]) -> Drift | None:
+        """Count this version's drift from now on; None for an artifact without a reference."""
+        drift = drift_of(manifest, self.drift_inputs, self.drift_reference, key)
+        if drift is not None:
+            self._drifts.append(drift)
+        return drift
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return self._keep(Counter(name, text, labels, registry=self.registry))
@@ -140,9 +188,13 @@ class ModelObserver:
     Silent until `counting`: what a model computes to warm up and to check itself is nobody's traffic.
     """
 
-    def __init__(self, metrics: Metrics, key: ModelKey) -> None:
+    def __init__(self, metrics: Metrics, key: ModelKey, manifest: Manifest | None = None) -> None:
         self.counting = False
         labels = (key.model, key.version, key.task)
+        self._drift = metrics.drift(manifest, labels) if manifest else None
+        self._unknown = metrics.unknown_tokens.labels(*labels)
+        if manifest is not None and manifest.reference is not None:
+            metrics.unknown_reference.labels(*labels).set(manifest.reference.unknown_token_share)
         self._queue = metrics.queue_duration.labels(*labels)
         self._tokenization = metrics.tokenization_duration.labels(*labels)
         self._inference = metrics.inference_duration.labels(*labels)
@@ -176,3 +228,11 @@ class ModelObserver:
         self._padded.inc(padded_tokens)
         if failed:
             self._failed.inc()
+
+    def inputs_done(self, inputs: Sequence[Prepared], outcomes: Sequence[Prediction | BackendFailed]) -> None:
+        """Record what one execution's inputs and predictions were like."""
+        if not self.counting:
+            return
+        self._unknown.inc(sum(prepared.unknown for prepared in inputs))
+        if self._drift:
+            self._drift.observe(inputs, outcomes)

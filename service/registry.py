@@ -156,11 +156,22 @@ class Registry:
             log.exception("model failed to load")
             return
         self._publish(served, served.model, time.perf_counter() - started)
-        log.info("model ready", variant=served.model.variant.name, digest=served.model.digest, aliases=served.aliases)
+        plan = served.model.plan
+        log.info(
+            "model ready",
+            variant=plan.variant,
+            engine=plan.engine,
+            workers=plan.workers,
+            threads=plan.threads,
+            why=served.model.why,
+            digest=served.model.digest,
+            aliases=served.aliases,
+        )
 
     def _open_blocking(self, served: Served) -> Model:
         artifact = self._repository.open(served.name, served.version)
-        observer = ModelObserver(self._metrics, ModelKey(served.name, str(served.version), artifact.manifest.task))
+        key = ModelKey(served.name, str(served.version), artifact.manifest.task)
+        observer = ModelObserver(self._metrics, key, artifact.manifest)
         model = self._load(artifact, observer)
         observer.counting = True
         return model
@@ -176,7 +187,8 @@ class Registry:
         }
         served.state = "ready"
         labels = (served.name, str(served.version), served.task)
-        self._metrics.model_info.labels(*labels, model.variant.name, model.digest, str(served.default).lower()).set(1)
+        default = str(served.default).lower()
+        self._metrics.model_info.labels(*labels, model.variant.name, model.plan.engine, model.digest, default).set(1)
         self._metrics.model_load_duration.labels(*labels).set(seconds)
 
     @property

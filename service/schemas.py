@@ -122,6 +122,8 @@ class VersionHealth(BaseModel):
     reason: str | None = None
     digest: str | None = None
     variant: str | None = None
+    engine: str | None = None
+    why: str | None = Field(None, description="Why this variant and engine were chosen.")
 
 
 class HealthResponse(BaseModel):

@@ -23,7 +23,10 @@ from uvicorn.server import ServerState
 
 from artifact.repository import Artifact, Repository
 from inference.batcher import Observer
+from inference.engines import cache_dir, load_model, open_cache
+from inference.layout import usable_cores, usable_memory
 from inference.model import Model, Options
+from inference.plan import Wish
 from inference.policy import Limits
 from service import logs
 from service.app import create_app
@@ -115,10 +118,18 @@ def loader(settings: Settings) -> Load:
         max_batch_tokens=settings.max_batch_tokens,
         max_queue_size=settings.max_queue_size,
     )
-    options = Options(limits=limits, workers=settings.workers)
+    wish = Wish(settings.variant, settings.engine, settings.workers, settings.threads)
+    cache = open_cache(settings.cache_dir or cache_dir(os.environ))
 
     def load(artifact: Artifact, observer: Observer) -> Model:
-        return Model.load(artifact, variant=settings.variant, options=options, observer=observer)
+        return load_model(
+            artifact,
+            cache=cache,
+            wish=wish,
+            options=Options(limits=limits),
+            observer=observer,
+            calibrate_seconds=settings.calibrate_seconds,
+        )
 
     return load
 
@@ -160,6 +171,9 @@ class Server:
     def _make_context(self, loop: asyncio.AbstractEventLoop) -> Context:
         settings = self._settings
         metrics = Metrics()
+        metrics.queue_limit.set(settings.max_queue_size)
+        metrics.workers.set(settings.workers or usable_cores())
+        metrics.memory_limit.set(usable_memory())
         registry = Registry(
             Repository(settings.repository),
             self._load,

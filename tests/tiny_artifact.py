@@ -25,6 +25,7 @@ from artifact.manifest import (
     Limits,
     Manifest,
     Provenance,
+    Reference,
     TensorSpec,
     TextPreprocessing,
     Variant,
@@ -49,7 +50,12 @@ GOLDEN_TEXTS: Final = (
 
 
 def publish_tiny(
-    repository: Path, name: str = MODEL, *, promote: bool = False, spoil_golden: bool = False
+    repository: Path,
+    name: str = MODEL,
+    *,
+    promote: bool = False,
+    spoil_golden: bool = False,
+    reference: Reference | None = None,
 ) -> tuple[Path, Manifest]:
     """Publish the next version of a tiny `name` into `repository`; return its folder and manifest.
 
@@ -61,7 +67,7 @@ def publish_tiny(
         onnx.save(tiny_graph(tokenizer), str(staged / "model.onnx"))
         golden = _golden(staged / "model.onnx", tokenizer, spoil=spoil_golden)
         (staged / GOLDEN).write_text(golden.model_dump_json(indent=2), encoding="utf-8")
-        return publish(staged, repository, _manifest(name), promote=promote)
+        return publish(staged, repository, _manifest(name).model_copy(update={"reference": reference}), promote=promote)
 
 
 def tiny_tokenizer() -> Tokenizer:

@@ -77,7 +77,7 @@ class FineTuned(BaseModel):
     seconds: float
     steps: int
     best_step: int
-    temperature: float
+    temperature: float = 1.0
     resumed: bool
     curve: tuple[CurvePoint, ...]
     max_input_tokens: int

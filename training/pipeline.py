@@ -226,19 +226,13 @@ class _Run:
 
     def _export(self, tuned: FineTuned, weights: str) -> Export:
         folder = self._folder / "export"
-        key = key_of(weights, self._prepared.fingerprint, self._code, libraries())
+        key = key_of(weights, self._code, libraries())
         found = self._steps.load("export", key, Export)
         if found is not None and all((folder / variant.file).is_file() for variant in found.variants):
             self._line.say("export", _built(found))
             return found
         with self._line.timed("export") as said:
-            export = export_model(
-                tuned.model_dir,
-                folder,
-                calibration=self._prepared.train.texts,
-                max_tokens=self._recipe.training.max_tokens,
-                progress=self._line.progress,
-            )
+            export = export_model(tuned.model_dir, folder, progress=self._line.progress)
             said.append(_built(export))
         return self._steps.save("export", key, Export, export)
 

@@ -17,12 +17,14 @@ class Prepared:
     """One input, ready to be collated. `tokens` is what it costs and, unless truncated, what it had.
 
     `excess` says that the input had more tokens than the model accepts and nobody allowed truncation.
+    `unknown` of the tokens stand for text that the tokenizer's vocabulary does not cover.
     """
 
     ids: Sequence[int]
     tokens: int
     truncated: bool = False
     excess: bool = False
+    unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)

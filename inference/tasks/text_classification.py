@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from artifact.manifest import Manifest
 from inference.errors import BackendFailed, BadInput
 from inference.tasks.base import Arrays, Prediction, Prepared
-from inference.tasks.text import normalize_text
+from inference.tasks.text import normalize_text, unknown_token_id
 
 # A text longer than this many characters per allowed token is first tokenized up to there: if that part alone has
 # too many tokens, the rest need not be looked at. It bounds what a four-megabyte text can cost.
@@ -28,6 +28,7 @@ class TextClassification:
         self._output = manifest.outputs[0].name
         # Two tokenizers because truncation is a state of the object, and this one is shared by threads.
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._unknown_id = unknown_token_id(tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._truncating = Tokenizer.from_str(self._tokenizer.to_str())
@@ -53,11 +54,11 @@ class TextClassification:
         if len(head) < len(text) and len(ids) <= self.max_input_tokens:
             head, ids = text, self._tokenizer.encode(text).ids
         if len(ids) <= self.max_input_tokens:
-            return Prepared(ids, len(ids))
+            return Prepared(ids, len(ids), unknown=ids.count(self._unknown_id))
         if not truncate:
             return Prepared((), len(ids), excess=True)
         kept = self._truncating.encode(head).ids
-        return Prepared(kept, len(kept), truncated=True)
+        return Prepared(kept, len(kept), truncated=True, unknown=kept.count(self._unknown_id))
 
     def _head(self, text: str) -> str:
         """The part of a very long text that is sure to hold more tokens than the model takes, in any usual text."""

@@ -67,5 +67,11 @@ def _state(served: Served) -> dict[str, object]:
     if served.reason is not None:
         found["reason"] = served.reason
     if served.model is not None:
-        found |= {"digest": served.model.digest, "variant": served.model.variant.name}
+        plan = served.model.plan
+        found |= {
+            "digest": served.model.digest,
+            "variant": plan.variant,
+            "engine": plan.engine,
+            "why": served.model.why,
+        }
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from inference.batcher import Batcher, Priority
+from inference.batcher import Batcher, Outcome, Priority
 from inference.errors import (
     BackendFailed,
     DeadlineExceeded,
@@ -17,6 +17,7 @@ from inference.errors import (
     Overloaded,
 )
 from inference.policy import Limits
+from inference.tasks.base import Prediction, Prepared
 from inference.ticket import Ticket
 from tests.inference.doubles import SumBackend, WordTask
 
@@ -96,6 +97,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.batches: list[dict[str, object]] = []
+        self.seen: list[tuple[int, Outcome]] = []
 
     def batch_done(
         self,
@@ -114,6 +116,9 @@ class Notes:
         self.batches.append(
             {"inputs": inputs, "real_tokens": real_tokens, "padded_tokens": padded_tokens, "failed": failed}
         )
+
+    def inputs_done(self, inputs: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
+        self.seen.extend(zip((prepared.tokens for prepared in inputs), outcomes, strict=True))
 
 
 def test_answers_come_in_the_order_of_the_inputs() -> None:
@@ -359,10 +364,18 @@ def test_a_backend_that_always_hangs_is_declared_failed_and_nobody_waits_for_eve
 
 def test_an_observer_that_raises_does_not_end_the_worker() -> None:
     class Grumpy(Notes):
-        def batch_done(self, **facts: object) -> None:  # type: ignore[override]
+        def batch_done(self, **facts: object) -> None:
             raise RuntimeError("no more metrics")
 
     with running(SumBackend(), observer=Grumpy()) as batcher:
         assert Caller().send(batcher, "1").sums() == [1]
         assert Caller().send(batcher, "2").sums() == [2]
         assert batcher.waiting == 0
+
+
+def test_an_observer_sees_each_input_with_its_outcome() -> None:
+    notes = Notes()
+    with running(SumBackend(), observer=notes) as batcher:
+        assert Caller().send(batcher, "1 2 3", "4").sums() == [6, 4]
+    scores = {tokens: outcome.score for tokens, outcome in notes.seen if isinstance(outcome, Prediction)}
+    assert scores == {3: 6, 1: 4}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.layout import cpu_quota, usable_cores
+from inference.layout import cpu_quota, read_cpu, usable_cores, usable_memory
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,48 @@ def test_a_part_of_a_core_counts_as_one(tmp_path: Path) -> None:
 def test_a_generous_quota_grants_no_more_than_the_affinity(tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("99000000 100000")
     assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
+
+
+def test_memory_is_the_cgroups_limit_or_the_machines(tmp_path: Path) -> None:
+    machine = usable_memory(tmp_path / "absent")
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000000\n")
+    assert usable_memory(tmp_path) == 1_000_000
+    (tmp_path / "memory.max").write_text("2000000\n")
+    assert usable_memory(tmp_path) == 2_000_000
+    (tmp_path / "memory.max").write_text(f"{machine * 2}\n")
+    assert usable_memory(tmp_path) == machine
+
+
+def test_no_limit_in_v2_is_a_word(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("max\n")
+    assert usable_memory(tmp_path) == usable_memory(tmp_path / "absent")
+
+
+CPUINFO = """processor\t: 0
+model name\t: Some CPU
+model\t\t: 2
+flags\t\t: fpu sse2 avx2 avx512_vnni avx512_bf16
+
+processor\t: 1
+model name\t: Another CPU
+"""
+
+
+def test_a_cpu_is_named_by_its_first_core_and_the_instructions_that_matter(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(CPUINFO)
+    (tmp_path / "cpu.max").write_text("100000 100000")
+    cpu = read_cpu(tmp_path / "cpuinfo", tmp_path)
+    assert cpu.model.endswith("Some CPU 2")
+    assert cpu.instructions == ("avx2", "avx512_bf16", "avx512_vnni")
+    assert cpu.cores == 1
+    assert cpu.fast_int8
+    assert cpu.fast_bf16
+
+
+def test_a_cpu_nothing_is_told_of_has_a_name_all_the_same(tmp_path: Path) -> None:
+    cpu = read_cpu(tmp_path / "absent", tmp_path)
+    assert cpu.model
+    assert cpu.instructions == ()
+    assert not cpu.fast_int8
+    assert not cpu.fast_bf16

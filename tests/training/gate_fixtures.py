@@ -81,9 +81,7 @@ def tiny_model() -> Tiny:
     labels = np.arange(ROWS, dtype=np.int64) % 2
     with quiet(), Progress(disable=True) as progress:
         _learn(tiny.encoder_folder(folder / "encoder").path, folder / "model", texts, labels)
-        export = export_model(
-            folder / "model", folder / "export", calibration=texts, max_tokens=tiny.MAX_TOKENS, progress=progress
-        )
+        export = export_model(folder / "model", folder / "export", progress=progress)
         logits = predict_logits(
             load_model(folder / "model"), load_tokenizer(folder / "model"), texts, max_tokens=tiny.MAX_TOKENS
         )

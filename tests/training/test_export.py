@@ -13,7 +13,6 @@ from rich.progress import Progress
 from tokenizers import Tokenizer
 
 import training.export
-from tests.training import tiny
 from tests.training.gate_fixtures import Tiny, tiny_model
 from training.errors import TrainingError
 from training.evaluate import softmax
@@ -27,13 +26,12 @@ def model() -> Tiny:
 
 
 def exported(model_dir: Path, folder: Path) -> Export:
-    texts = tiny_model().texts
     with quiet(), Progress(disable=True) as progress:
-        return export_model(model_dir, folder, calibration=texts, max_tokens=tiny.MAX_TOKENS, progress=progress)
+        return export_model(model_dir, folder, progress=progress)
 
 
 def test_every_candidate_is_built_from_a_bert(model: Tiny) -> None:
-    assert [variant.name for variant in model.export.variants] == ["fp32", "torchscript", "int8", "int8-static"]
+    assert [variant.name for variant in model.export.variants] == ["fp32", "torchscript", "int8", "int8-dynamic"]
     assert model.export.failures == {}
     assert [spec.name for spec in model.export.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
     assert model.export.outputs[0].shape == ("batch", 2)
@@ -65,7 +63,7 @@ def test_onnx_and_torchscript_answer_as_torch_at_any_shape(model: Tiny, shape: t
         traced = torch.jit.load(model.export_dir / "model.ts")  # type: ignore[no-untyped-call]
         by_torchscript = softmax(traced(*tensors.values()).numpy())
     by_onnx = softmax(session.run(["logits"], dict(feed))[0])
-    np.testing.assert_allclose(by_onnx, expected, atol=1e-5)
+    np.testing.assert_allclose(by_onnx, expected, atol=5e-5)  # the gate allows 1e-4
     np.testing.assert_allclose(by_torchscript, expected, atol=1e-5)
 
 

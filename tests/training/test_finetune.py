@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from tests.training import tiny
 from training import finetune
 from training.errors import FineTuneFailed, SourceUnavailable
+from training.evaluate import softmax
 from training.finetune import fine_tune, load_model, load_tokenizer, predict_logits
 from training.prepare import Prepared, Split, prepare
 from training.sources import EncoderFolder
@@ -264,13 +265,14 @@ def test_the_head_is_calibrated_on_the_validation_split(finished: finetune.FineT
 def test_the_best_temperature_undoes_a_wrong_one() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(20_000, 2)) * 2
-    labels = (rng.uniform(size=20_000) < finetune.softmax(logits)[:, 1]).astype(np.int64)
+    labels = (rng.uniform(size=20_000) < softmax(logits)[:, 1]).astype(np.int64)
     assert finetune.best_temperature(logits * 3, labels) == pytest.approx(3, rel=0.05)
 
 
 def test_a_model_without_a_linear_head_is_left_as_it_is(encoder: EncoderFolder) -> None:
     model = finetune._load_encoder(encoder, ("negative", "positive"))[0].eval()
     assert finetune.divide_logits(model, 2.0)
+    finetune._scale(model.classifier, 1000)
     model.classifier = torch.nn.Sequential(model.classifier, torch.nn.Tanh())
     weight = model.classifier[0].weight.clone()
     assert not finetune.divide_logits(model, 2.0)

@@ -199,6 +199,8 @@ def test_a_golden_tolerance_leaves_room_for_another_cpu() -> None:
 def test_a_text_of_some_length_is_made_of_real_words() -> None:
     text, count = text_of(["a bb ccc", "dd e"] * 50, 7, lambda text: len(text.split()) + 2)
     assert (text, count) == ("a bb ccc dd e", 7)
+    text, count = text_of(["extraordinary"], 1, lambda text: 9)
+    assert (text, count) == ("extraordinary", 9), "one word at least"
 
 
 # --- the gate over real files
@@ -258,6 +260,7 @@ def test_a_variant_that_does_not_load_is_refused_alone(tmp_path: Path, model: Ti
     verdict = held(trial)
     assert [variant.name for variant in verdict.published] == ["fp32"]
     assert result(verdict, "int8").reason.startswith("could not be run: ")
+    assert str(tmp_path) not in result(verdict, "int8").reason
 
 
 def test_what_could_not_be_built_is_in_the_verdict(tmp_path: Path, model: Tiny) -> None:
@@ -328,7 +331,7 @@ def test_a_variant_that_fails_in_large_batches_is_refused(tmp_path: Path, model:
     fp32, _, int8 = model.export.variants[:3]
 
     def opener(artifact: Artifact, variant: Variant) -> Backend:
-        inner = open_backend(artifact, variant)
+        inner = open_backend(artifact, fp32)
         return Moody(inner) if variant.name == int8.name else inner
 
     verdict = held(model.trial(tmp_path / "out", manifest=model.manifest((fp32, int8)), opener=opener))

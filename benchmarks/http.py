@@ -1,0 +1,342 @@
+"""A served model under closed-loop load, each run between two runs of the in-process references.
+
+    python -m benchmarks.http --repository models --model sentiment --quick
+
+starts the real `slipway serve`, drives it with wrk over loopback, and prints one JSON document at the end.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from artifact.repository import Artifact, Repository
+from benchmarks.figures import sandwiched, spread
+from benchmarks.limit import (
+    Layout,
+    Reference,
+    Sample,
+    add_model_arguments,
+    best,
+    choose_variant,
+    grid,
+    measure_grid,
+    open_workload,
+    print_grid,
+)
+from benchmarks.process import Server, free_port, probe_body, running
+from benchmarks.workload import MIXED_SIZE, Workload, write_bodies
+from benchmarks.wrk import BenchmarkError, Load, run_closed
+from benchmarks.yardstick import BATCH, THREADS, WORKERS, build_yardstick
+from inference.backends.onnx import OnnxBackend
+from inference.layout import usable_cores
+from inference.tasks.registry import open_task
+
+SHORT_CLIENTS: Final = (1, 8, 32, 128)
+LOADS: Final = (*(("short", clients) for clients in SHORT_CLIENTS), ("long", 32), ("mixed", 1), ("mixed", 4))
+YARDSTICK: Final = Layout(WORKERS, THREADS, True, BATCH)
+_SLIPWAY: Final = Path(sys.executable).with_name("slipway")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long everything takes."""
+
+    repetitions: int
+    load_seconds: int
+    reference_seconds: float
+    grid_seconds: float
+    grid_rounds: int
+    cold_starts: int
+    open_seconds: int
+    open_repetitions: int
+    peak_seconds: float
+    quick: bool
+
+
+FULL: Final = Plan(5, 5, 1.5, 0.8, 3, 5, 8, 3, 1.5, False)
+QUICK: Final = Plan(2, 2, 0.7, 0.4, 1, 2, 3, 1, 0.3, True)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running server and how it is asked. `bodies` holds a file of request bodies for each kind of load."""
+
+    name: str
+    server: Server
+    bodies: Mapping[str, Path]
+    path: str = "/predict"
+    id_in: str = "header"
+    is_slipway: bool = True
+
+
+class Gauge:
+    """The references, read before and after every load run."""
+
+    def __init__(
+        self,
+        limit: Reference,
+        yardstick: Reference | None,
+        workload: Workload,
+        layouts: Mapping[str, Layout],
+        seconds: float,
+    ) -> None:
+        self.limit = limit
+        self.yardstick = yardstick
+        self._workload = workload
+        self._layouts = layouts
+        self._seconds = seconds
+
+    def read(self, kind: str) -> dict[str, float]:
+        """Texts per second of the limit and the yardstick on texts of this kind, and what belongs to them."""
+        if kind == "mixed":
+            padded = self.limit.padded_batch(self._workload.mixed, self._layouts[kind], seconds=self._seconds)
+            return {"padded_batch": padded.rate}
+        texts = self._workload.short if kind == "short" else self._workload.long
+        limit = self.limit.run(texts, self._layouts[kind], seconds=self._seconds)
+        found = {"limit": limit.rate, "limit_cpu_ms": limit.cpu_ms}
+        if self.yardstick is not None:
+            found["yardstick"] = self.yardstick.run(texts, YARDSTICK, seconds=self._seconds).rate
+        if kind == "short":
+            found["batch1_ms"] = min(self.batch1_ms().values())
+        return found
+
+    def batch1_ms(self) -> dict[int, float]:
+        """The engine's time for a single text alone, by kernel threads: one, and all cores."""
+        counts = sorted({1, usable_cores()})
+        return {n: self.limit.batch1_ms(self._workload.short, n, seconds=self._seconds / 4) for n in counts}
+
+
+def make_gauge(
+    artifact: Artifact, variant: str | None, workload: Workload, plan: Plan, yardstick: Path | None
+) -> tuple[Gauge, dict[str, Any]]:
+    """Find the limit's layout for each kind of load on a printed grid; the grid's raw samples come back too."""
+    reference = Reference.of(artifact, choose_variant(artifact, variant))
+    layouts, grids = {}, {}
+    for kind, texts in (("short", workload.short), ("long", workload.long)):
+        sizes = (1, 2, 4) if kind == "long" and plan.quick else ()
+        points = grid(usable_cores(), quick=plan.quick, batches=sizes)
+        samples = measure_grid(reference, texts, points, seconds=plan.grid_seconds, rounds=plan.grid_rounds)
+        print_grid(f"The limit of {reference.name} on {reference.engine}, {kind} texts", samples)
+        layouts[kind], grids[kind] = best(samples), samples
+    layouts["mixed"] = _best_padded(reference, workload, plan)
+    other = None
+    if yardstick is not None:
+        other = Reference("yardstick", open_task(artifact), lambda threads: OnnxBackend(yardstick, threads=threads))
+    return Gauge(reference, other, workload, layouts, plan.reference_seconds), grids
+
+
+def _best_padded(reference: Reference, workload: Workload, plan: Plan) -> Layout:
+    """One padded batch of 32 at a time on all cores, or one per core, whichever is faster."""
+    samples: dict[Layout, list[Sample]] = {}
+    for layout in grid(usable_cores(), quick=True, batches=(MIXED_SIZE,)):
+        taken = [reference.padded_batch(workload.mixed, layout, seconds=plan.grid_seconds) for _ in range(2)]
+        samples[layout] = taken
+    print_grid(f"One padded batch of {MIXED_SIZE} mixed texts", samples)
+    return best(samples)
+
+
+# --- the server -------------------------------------------------------------------------------------------------
+
+
+def bodies_of(workload: Workload, folder: Path, **fields: object) -> dict[str, Path]:
+    """A file of request bodies for each kind."""
+    kinds = {
+        "short": [(text,) for text in workload.short],
+        "long": [(text,) for text in workload.long],
+        "mixed": workload.mixed,
+    }
+    return {kind: write_bodies(folder / f"{kind}.jsonl", bodies, **fields) for kind, bodies in kinds.items()}
+
+
+@contextmanager
+def slipway(
+    repository: Path, model: str, variant: str | None, folder: Path, probe: str, *, floor: bool = False
+) -> Iterator[Server]:
+    """The real service, or with `floor` the same around a backend that does no work."""
+    port = free_port()
+    words = [sys.executable, "-m", "benchmarks.floor", "--model", model] if floor else [str(_SLIPWAY), "serve"]
+    if not floor:
+        words += ["--default-model", model, *(["--variant", variant] if variant else [])]
+    words += ["--repository", str(repository), "--port", str(port)]
+    log = folder / ("floor.log" if floor else "serve.log")
+    with running(words, port=port, probe=probe_body(probe), log=log) as server:
+        yield server
+
+
+def served_model(server: Server, text: str) -> dict[str, Any]:
+    """What the service says of the model that answers: name, version, digest, variant."""
+    import urllib.request
+
+    request = urllib.request.Request(
+        f"{server.url}/predict", probe_body(text), {"content-type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        found: dict[str, Any] = json.load(response)["model"]
+    return found
+
+
+def tokens_of(page: str) -> tuple[float, float]:
+    """Real and padded tokens executed so far, from the metrics page."""
+    found = {"tokens": 0.0, "padded_tokens": 0.0}
+    for name, value in re.findall(r"^slipway_(tokens|padded_tokens)_total(?:\{[^}]*\})? (\S+)", page, re.MULTILINE):
+        found[name] += float(value)
+    return found["tokens"], found["padded_tokens"]
+
+
+# --- one run ----------------------------------------------------------------------------------------------------
+
+
+def run_load(target: Target, kind: str, clients: int, seconds: int) -> dict[str, Any]:
+    """One closed-loop run, with the server's CPU time and padding. Raises BenchmarkError when a request failed."""
+    padding = tokens_of(target.server.get("/metrics")) if target.is_slipway else None
+    cpu = target.server.cpu_seconds()
+    load = run_closed(target.server.url, target.bodies[kind], clients=clients, seconds=seconds, path=target.path)
+    cpu = target.server.settled_cpu_seconds() - cpu
+    if load.failed or not load.requests:
+        raise BenchmarkError(f"{target.name}: {load.failed} of {load.requests} requests failed ({kind}, {clients})")
+    found: dict[str, Any] = {
+        "kind": kind,
+        **asdict(load),
+        "requests_per_second": load.rate,
+        "texts_per_second": _texts_per_second(kind, load),
+        "cpu_ms_per_request": 1000 * cpu / load.requests,
+        "client_cpu_share": load.client_cpu_seconds / load.seconds / usable_cores(),
+    }
+    if padding is not None:
+        real, padded = tokens_of(target.server.get("/metrics"))
+        found["padded_over_real"] = (padded - padding[1]) / max(1.0, real - padding[0])
+    return found
+
+
+def _texts_per_second(kind: str, load: Load) -> float:
+    """Of large bodies by Little's law: a run holds so few that the unfinished ones at its end would weigh."""
+    return MIXED_SIZE * clients_per_second(load) if kind == "mixed" else load.rate
+
+
+def clients_per_second(load: Load) -> float:
+    """Requests per second that so many clients make when each waits its mean latency and no longer."""
+    return 1000 * load.clients / load.mean_ms
+
+
+def compare(run: dict[str, Any], before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
+    """The run with its references, and its ratios to them."""
+    rate = run["texts_per_second"]
+    found = {**run, "before": dict(before), "after": dict(after)}
+    for reference, ratio in (("limit", "ratio"), ("yardstick", "ratio_yardstick"), ("padded_batch", "speedup")):
+        if reference in before:
+            found[ratio] = sandwiched(rate, before[reference], after[reference])
+    if "limit_cpu_ms" in before:
+        found["cpu_over_limit"] = sandwiched(run["cpu_ms_per_request"], before["limit_cpu_ms"], after["limit_cpu_ms"])
+    if "batch1_ms" in before:
+        found["batch1_ms"] = (before["batch1_ms"] + after["batch1_ms"]) / 2
+    return found
+
+
+def run_all(
+    targets: Sequence[Target], gauge: Gauge, plan: Plan, loads: Sequence[tuple[str, int]] = LOADS
+) -> dict[str, list[dict[str, Any]]]:
+    """Every load on every target, in turns, by target name. Runs of one kind share the references between them."""
+    runs: dict[str, list[dict[str, Any]]] = {target.name: [] for target in targets}
+    for target in targets:
+        run_load(target, loads[0][0], 8, 1)
+    for repetition in range(plan.repetitions):
+        for kind in dict.fromkeys(kind for kind, _ in loads):
+            before = gauge.read(kind)
+            for clients in (clients for of, clients in loads if of == kind):
+                for target in targets:
+                    run = run_load(target, kind, clients, plan.load_seconds)
+                    after = gauge.read(kind)
+                    runs[target.name].append({"repetition": repetition, **compare(run, before, after)})
+                    before = after
+                    print(_line(target, runs[target.name][-1]), flush=True)
+    return runs
+
+
+def _line(target: Target, run: Mapping[str, Any]) -> str:
+    ratio = " ".join(f"{name} {run[name]:.2f}" for name in ("ratio", "ratio_yardstick", "speedup") if name in run)
+    return (
+        f"  {target.name:<22} {run['kind']:<5} {run['clients']:>3} clients {run['requests_per_second']:8.1f} req/s "
+        f"p50 {run['p50_ms']:7.2f} p99 {run['p99_ms']:7.2f} ms  cpu {run['cpu_ms_per_request']:6.2f} ms  {ratio}"
+    )
+
+
+def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Median and range over the repetitions of every load, under `kind-clients`."""
+    names = (
+        "requests_per_second",
+        "texts_per_second",
+        "p50_ms",
+        "p99_ms",
+        "ratio",
+        "ratio_yardstick",
+        "speedup",
+        "cpu_ms_per_request",
+        "cpu_over_limit",
+        "padded_over_real",
+        "client_cpu_share",
+        "batch1_ms",
+    )
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(f"{run['kind']}-{run['clients']}", []).append(run)
+    return {
+        key: {name: spread([run[name] for run in group]) for name in names if name in group[0]}
+        for key, group in groups.items()
+    }
+
+
+def cold_start_seconds(repository: Path, model: str, variant: str | None, folder: Path, probe: str, times: int) -> Any:
+    """Process start to first answer, with the artifact in the page cache and this machine's choices made."""
+    found = []
+    for _ in range(times + 1):
+        with slipway(repository, model, variant, folder, probe) as server:
+            found.append(server.first_answer_seconds)
+    return spread(found[1:])
+
+
+def measure_floor(repository: Path, model: str, folder: Path, probe: str, bodies: Mapping[str, Path]) -> dict[str, Any]:
+    """What the stack costs without a model, at one and at 32 clients."""
+    with slipway(repository, model, None, folder, probe, floor=True) as server:
+        target = Target("floor", server, bodies)
+        run_load(target, "short", 8, 1)
+        runs = {clients: run_load(target, "short", clients, 2) for clients in (1, 32)}
+    return {
+        str(clients): {name: run[name] for name in ("requests_per_second", "p50_ms", "p99_ms", "cpu_ms_per_request")}
+        for clients, run in runs.items()
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the served model alone. Returns the exit status."""
+    parser = argparse.ArgumentParser(description="A served model under closed-loop load.")
+    add_model_arguments(parser)
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, and a wider spread")
+    parser.add_argument("--checkpoint", type=Path, help="fine-tuned model to make the yardstick from")
+    options = parser.parse_args(arguments)
+    plan = QUICK if options.quick else FULL
+    artifact = Repository(options.repository).open(options.model)
+    workload = open_workload(artifact, options.texts)
+    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as scratch:
+        folder = Path(scratch)
+        yardstick = build_yardstick(artifact, folder, options.checkpoint)
+        bodies = bodies_of(workload, folder)
+        probe = workload.short[0]
+        with slipway(options.repository, options.model, options.variant, folder, probe) as server:
+            gauge, _ = make_gauge(artifact, served_model(server, probe)["variant"], workload, plan, yardstick)
+            runs = run_all([Target("slipway", server, bodies)], gauge, plan)["slipway"]
+            weight = server.weigh()
+    p99 = statistics.median(run["p99_ms"] for run in runs if (run["kind"], run["clients"]) == ("short", 32))
+    print(json.dumps({"p99_ms_at_32": p99, "weight": asdict(weight), "loads": summarize(runs)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Does it stay the same size? Mixed lengths for minutes, memory and open files sampled all along.
+
+    python -m benchmarks.soak --minutes 30
+
+Prints the slopes after the settling part of the run, in MB and files per hour, and keeps the samples in
+benchmarks/results/. It judges nothing: a slope over one minute is mostly noise, over thirty it is not.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from artifact.repository import Repository
+from benchmarks import machine
+from benchmarks.bench import RESULTS
+from benchmarks.figures import settled_slope
+from benchmarks.http import served_model, slipway
+from benchmarks.limit import add_model_arguments, open_workload
+from benchmarks.process import Server
+from benchmarks.workload import Workload, write_bodies
+from benchmarks.wrk import BenchmarkError, run_closed
+
+_CLIENTS: Final = 16
+_MEGA: Final = 1e6
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the server."""
+
+    seconds: float
+    rss_bytes: int
+    open_files: int
+
+
+def mixed_lengths(workload: Workload, seed: int = 11) -> list[tuple[str, ...]]:
+    """Bodies of one to eight texts, mostly short: every shape that memory could be kept for."""
+    generator = random.Random(seed)
+    sizes = generator.choices((1, 1, 1, 2, 4, 8), k=200)
+    texts = (*workload.short, *workload.long)
+    return [tuple(generator.choices(texts, k=size)) for size in sizes]
+
+
+def watch(server: Server, stop: threading.Event, every_seconds: float) -> list[Sample]:
+    """Samples until told to stop."""
+    began = time.monotonic()
+    samples = []
+    while not stop.wait(every_seconds):
+        weight = server.weigh()
+        samples.append(Sample(time.monotonic() - began, weight.rss_bytes, weight.open_files))
+    return samples
+
+
+def soak(server: Server, bodies: Path, seconds: int, every_seconds: float) -> tuple[list[Sample], int]:
+    """Load and watch; samples, and requests answered. Raises BenchmarkError when a request failed."""
+    stop = threading.Event()
+    samples: list[Sample] = []
+
+    def observe() -> None:
+        samples.extend(watch(server, stop, every_seconds))
+
+    observer = threading.Thread(target=observe)
+    observer.start()
+    try:
+        load = run_closed(server.url, bodies, clients=_CLIENTS, seconds=seconds)
+    finally:
+        stop.set()
+        observer.join()
+    if load.failed:
+        raise BenchmarkError(f"{load.failed} of {load.requests} requests failed")
+    return samples, load.requests
+
+
+def summarize(samples: Sequence[Sample], requests: int) -> dict[str, Any]:
+    """Sizes, and how fast they change once settled."""
+    if len(samples) < 4:
+        raise BenchmarkError("too short to say anything: soak for longer")
+    times = [sample.seconds for sample in samples]
+
+    def per_hour(of: Callable[[Sample], float]) -> float:
+        return 3600 * settled_slope(times, [of(sample) for sample in samples])
+
+    rss = [sample.rss_bytes / _MEGA for sample in samples]
+    return {
+        "minutes": round(times[-1] / 60, 2),
+        "requests": requests,
+        "rss_mb": {"first": rss[0], "median": statistics.median(rss), "last": rss[-1], "most": max(rss)},
+        "rss_mb_per_hour": per_hour(lambda sample: sample.rss_bytes / _MEGA),
+        "open_files": {"first": samples[0].open_files, "last": samples[-1].open_files},
+        "open_files_per_hour": per_hour(lambda sample: sample.open_files),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Soak the served model. Returns the exit status."""
+    parser = argparse.ArgumentParser(description="Memory and open files of the service under long mixed load.")
+    add_model_arguments(parser)
+    parser.add_argument("--minutes", type=float, default=30)
+    options = parser.parse_args(arguments)
+    artifact = Repository(options.repository).open(options.model)
+    workload = open_workload(artifact, options.texts)
+    seconds = max(4, round(60 * options.minutes))
+    with tempfile.TemporaryDirectory(prefix="slipway-soak-") as scratch:
+        folder, probe = Path(scratch), workload.short[0]
+        bodies = write_bodies(folder / "soak.jsonl", mixed_lengths(workload))
+        with slipway(options.repository, options.model, options.variant, folder, probe) as server:
+            served = served_model(server, probe)
+            samples, requests = soak(server, bodies, seconds, every_seconds=min(5.0, seconds / 20))
+    result = {**summarize(samples, requests), "variant": served["variant"]}
+    result["machine"] = machine.describe(f"python -m benchmarks.soak --minutes {options.minutes:g}")
+    RESULTS.mkdir(exist_ok=True)
+    kept = {**result, "samples": [asdict(sample) for sample in samples]}
+    (RESULTS / "soak.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    print(f"{requests} requests in {result['minutes']} minutes")
+    print(f"memory {result['rss_mb']['median']:.0f} MB, slope {result['rss_mb_per_hour']:+.1f} MB/hour")
+    print(f"open files {result['open_files']['last']}, slope {result['open_files_per_hour']:+.1f} /hour")
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

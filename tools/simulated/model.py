@@ -1,0 +1,46 @@
+"""A model that costs what a small encoder costs, without training one: the tests' tiny classifier with work to do."""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from artifact.manifest import GOLDEN
+from artifact.publish import publish, staging
+from tests import tiny_artifact
+
+_WIDTH: Final = 1024
+_LAYERS: Final = 48
+
+
+def publish_costly(repository: Path) -> None:
+    """Publish the next version of `sentiment`; an input takes some milliseconds of one core. Answers are the tiny model's."""
+    with staging(repository) as staged:
+        tokenizer = tiny_artifact.tiny_tokenizer()
+        tokenizer.save(str(staged / "tokenizer.json"))
+        onnx.save(burdened(tiny_artifact.tiny_graph(tokenizer)), str(staged / "model.onnx"))
+        golden = tiny_artifact._golden(staged / "model.onnx", tokenizer, spoil=False)
+        (staged / GOLDEN).write_text(golden.model_dump_json(indent=2), encoding="utf-8")
+        publish(staged, repository, tiny_artifact._manifest(tiny_artifact.MODEL))
+
+
+def burdened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with a tower of dense layers whose result, times nearly nothing, is added to the logits."""
+    numbers = np.random.default_rng(7)
+    graph = model.graph
+    graph.node[-1].output[0] = "light"
+    weights = {
+        "widen": numbers.normal(size=(2, _WIDTH)),
+        "dense": numbers.normal(size=(_WIDTH, _WIDTH)) / _WIDTH**0.5,
+        "narrow": numbers.normal(size=(_WIDTH, 2)) * 1e-12,
+    }
+    graph.initializer.extend(numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items())
+    graph.node.append(helper.make_node("MatMul", ["mean", "widen"], ["wide_0"]))
+    for layer in range(_LAYERS):
+        graph.node.append(helper.make_node("MatMul", [f"wide_{layer}", "dense"], [f"dense_{layer}"]))
+        graph.node.append(helper.make_node("Tanh", [f"dense_{layer}"], [f"wide_{layer + 1}"]))
+    graph.node.append(helper.make_node("MatMul", [f"wide_{_LAYERS}", "narrow"], ["burden"]))
+    graph.node.append(helper.make_node("Add", ["light", "burden"], ["logits"]))
+    return model
