@@ -1,4 +1,5 @@
-# Two images from one file: `service` (the default: no torch, no compiler, no pip) and `training`.
+# The images from one file: `service` (the default: no torch, no compiler, no pip), `service-openvino`, `service-torch` and
+# `training`. Dockerfile.model packs artifacts.
 # Plain instructions only, so that BuildKit and the classic builder both build it, without asking a registry for a
 # front end. docs/containers.md says how to build, run and size them.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
@@ -38,16 +39,8 @@ RUN python -I -c "import cli, service.server, inference.backends.onnx, uvicorn.l
  && python -I -m cli serve --help > /dev/null \
  && ! python -c "import torch" 2> /dev/null
 
-# ---- service ----
-FROM ${BASE_IMAGE} AS service
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="slipway" \
-      org.opencontainers.image.description="Serves checked model artifacts over HTTP, on CPUs." \
-      org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
-COPY --from=slim /opt/slipway /opt/slipway
+# ---- what every serving image has around its environment ----
+FROM ${BASE_IMAGE} AS runtime
 # The root file system may be read-only: byte code is in the image, and only /tmp is written to.
 ENV PATH=/opt/slipway/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -63,6 +56,50 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
   CMD ["python", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('127.0.0.1', int(os.environ['SLIPWAY_PORT']), timeout=2); c.request('GET', '/health/live'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["slipway", "serve"]
+
+# ---- service: onnxruntime ----
+FROM runtime AS service
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="slipway" \
+      org.opencontainers.image.description="Serves checked model artifacts over HTTP, on CPUs." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=slim /opt/slipway /opt/slipway
+
+# ---- service-openvino: the same with OpenVINO beside onnxruntime ----
+FROM slim AS slim-openvino
+RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['openvino'], sep='\n')" > more.txt \
+ && python3 -m pip --python /opt/slipway/bin/python install --no-compile -r more.txt \
+ && python -I -c "import openvino; openvino.Core()"
+
+FROM runtime AS service-openvino
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="slipway-openvino" \
+      org.opencontainers.image.description="Serves checked model artifacts over HTTP, on CPUs, with OpenVINO." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=slim-openvino /opt/slipway /opt/slipway
+
+# ---- service-torch: the same with torch, for TorchScript variants ----
+FROM slim AS slim-torch
+ARG TORCH_INDEX=
+RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['torchscript'], sep='\n')" > more.txt \
+ && PIP_EXTRA_INDEX_URL=${TORCH_INDEX} python3 -m pip --python /opt/slipway/bin/python install --no-compile -r more.txt \
+ && python -I -c "import torch; torch.jit.script"
+
+FROM runtime AS service-torch
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="slipway-torch" \
+      org.opencontainers.image.description="Serves checked model artifacts over HTTP, on CPUs, TorchScript included." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=slim-torch /opt/slipway /opt/slipway
 
 # ---- training: the same environment with the train extra; pip stays, since the packaged data come through it ----
 FROM build AS build-training

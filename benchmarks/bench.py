@@ -280,7 +280,8 @@ def section(result: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"`{about['command']}`, {about['time']}, {result['minutes']} minutes. {cpu}, Linux {about['kernel']}, "
-            f"Python {about['python']}; {packages}; wrk {about['wrk']}. Served: variant `{result['variant']}` on {result['engine']}.",
+            f"Python {about['python']}; {packages}; wrk {about['wrk']}. "
+            f"Served: variant `{result['variant']}` on {result['engine']}.",
             "",
             targets.as_markdown(result),
             "",

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from service.config import PREFIX, Settings
-from service.metrics import Metrics
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BASE: Final = ROOT / "k8s" / "base"
@@ -208,34 +207,6 @@ def test_the_autoscaler_owns_the_number_of_replicas() -> None:
     assert "replicas" not in manifest("deployment")["spec"]
     assert manifest("hpa")["spec"]["minReplicas"] >= 2
     assert {"requests", "limits"} <= container()["resources"].keys()
-
-
-# --- monitoring ------------------------------------------------------------------------------------------------
-
-
-def test_alerts_ask_for_metrics_that_exist() -> None:
-    families = Metrics(process=False).families()
-    series = {family.name for family in families}
-    series |= {f"{family.name}_{end}" for family in families if family.kind == "histogram" for end in ("bucket", "sum")}
-    (group,) = document("monitoring/rules/slipway.yml")["groups"]
-    asked = {name for rule in group["rules"] for name in re.findall(r"\bslipway_\w+", rule["expr"])}
-    assert asked
-    assert asked <= series
-
-
-def test_every_alert_has_a_case_and_says_what_it_means() -> None:
-    (group,) = document("monitoring/rules/slipway.yml")["groups"]
-    cases = read("monitoring/rules_test.yml")
-    for rule in group["rules"]:
-        assert cases.count(rule["alert"]) >= 2, "one case in which it fires, one in which it does not"
-        assert rule["labels"]["severity"] in {"page", "ticket"}
-        assert {"summary", "description"} <= rule["annotations"].keys()
-
-
-def test_alerts_select_the_job_that_is_scraped() -> None:
-    (scraped,) = document("monitoring/prometheus.yml")["scrape_configs"]
-    rules = read("monitoring/rules/slipway.yml")
-    assert set(re.findall(r'job="(\w+)"', rules)) == {scraped["job_name"]}
 
 
 # --- the lock, and the one door --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Whether a Kubernetes object is what its schema says, unknown keys included. Runs in .venv-tools.
+"""Whether a Kubernetes object is what its schema says, unknown keys included. Runs in .venv/.tools.
 
 Built-in kinds: the API server's own OpenAPI schemas (PyPI kubernetes-validate). Custom resources: models that are
 generated from the operators' definitions, each from where it can be had: PyPI cloudcoil (Prometheus Operator, KEDA), PyPI
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 Object = Mapping[str, Any]
 GATEWAY_MODELS: Final = (
-    Path(__file__).resolve().parents[1] / ".venv-tools" / "gateway-api" / "package" / "gateway.networking.k8s.io"
+    Path(__file__).resolve().parents[1] / ".venv" / ".tools" / "gateway-api" / "package" / "gateway.networking.k8s.io"
 )
 _PYDANTIC: Final = {
     "monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1",
@@ -130,7 +130,9 @@ def _kserve_models() -> types.ModuleType:
 def _walk(value: Any, kind: str, models: types.ModuleType, path: str) -> list[str]:
     inside = _OPEN.match(kind)
     if inside and inside.group(1) == "list":
-        return [each for place, item in enumerate(value) for each in _walk(item, inside.group(2), models, f"{path}/{place}")]
+        return [
+            each for place, item in enumerate(value) for each in _walk(item, inside.group(2), models, f"{path}/{place}")
+        ]
     if inside:
         return []
     model = getattr(models, kind, None)

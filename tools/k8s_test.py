@@ -1,6 +1,6 @@
 """`make k8s-test`: render everything under k8s/, hold it against the schemas of three Kubernetes versions and checkov.
 
-Runs in .venv-tools. The last line of standard output is one JSON document; the exit status is 1 when something is wrong.
+Runs in .venv/.tools. The last line of standard output is one JSON document; the exit status is 1 when something is wrong.
 """
 
 import copy

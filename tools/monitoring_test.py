@@ -1,4 +1,4 @@
-"""`make monitoring-test`: two real services, Prometheus with our rules, Alertmanager and a webhook, all on the loopback.
+"""`make monitoring-test`: two real services, Prometheus with our rules, Alertmanager, a webhook, all on the loopback.
 
     python -m tools.monitoring_test [--images docs/images]
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,9 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     result: dict[str, object] = {"passed": False}
     try:
-        check_files()
-        with tempfile.TemporaryDirectory(prefix="slipway-monitoring-") as folder, ExitStack() as stack:
-            result |= live(Stack.start(Path(folder), stack), arguments.seconds, arguments.images)
+        with ThreadPoolExecutor() as pool:
+            files = pool.submit(check_files)
+            with tempfile.TemporaryDirectory(prefix="slipway-monitoring-") as folder, ExitStack() as stack:
+                result |= live(Stack.start(Path(folder), stack), arguments.seconds, arguments.images)
+            result |= files.result()
         result["passed"] = True
     except CheckFailed as failure:
         result["failure"] = str(failure)
@@ -87,18 +91,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --- what needs no process ---------------------------------------------------------------------------------------
 
 
-def check_files() -> None:
-    """Rules, their tests, Alertmanager's file, and whether every panel's query parses."""
+def check_files() -> dict[str, object]:
+    """Rules, their tests, Alertmanager's file, and whether every query of panels and runbooks parses."""
     run("promtool", "check", "rules", *map(str, sorted((MONITORING / "rules").glob("*.yml"))))
     run("promtool", "test", "rules", *(str(MONITORING / name) for name in ("rules_test.yml", "slo_test.yml")))
     run("amtool", "check-config", str(MONITORING / "alertmanager.yml"))
-    queries = [expression for dashboard in DASHBOARDS for _, expression in panel_queries(dashboard)]
+    panels = [expression for dashboard in DASHBOARDS for _, expression in panel_queries(dashboard)]
+    runbooks = runbook_queries()
+    queries = [*panels, *runbooks]
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
         rules = [{"record": f"panel:{number}", "expr": concrete(each)} for number, each in enumerate(queries)]
         yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}, file)
         file.flush()
         run("promtool", "check", "rules", file.name)
-    say(f"files: rules, {len(queries)} panel queries and alertmanager.yml are well-formed; the rules' tests pass")
+    say(f"files: rules, alertmanager.yml, {len(panels)} panel and {len(runbooks)} runbook queries parse; tests pass")
+    return {"panel_queries_parsed": len(panels), "runbook_queries_parsed": len(runbooks)}
+
+
+def runbook_queries() -> list[str]:
+    """What the runbooks tell a person to ask."""
+    pages = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
+    return [
+        query for page in pages for query in re.findall(r"```promql\n(.*?)\n```", page.read_text("utf-8"), re.DOTALL)
+    ]
 
 
 def run(*command: str) -> None:
@@ -247,7 +262,8 @@ def configure(folder: Path, ports: Sequence[int], webhook: int) -> None:
 
 def serve(folder: Path, port: int) -> list[str]:
     """The service's command line."""
-    return [sys.executable, str(ROOT / "cli.py"), "serve", "--repository", str(folder / "models"), "--port", str(port)]
+    slipway = str(Path(sys.executable).with_name("slipway"))
+    return [slipway, "serve", "--repository", str(folder / "models"), "--host", HOST, "--port", str(port)]
 
 
 def prometheus(folder: Path, port: int) -> list[str]:
@@ -281,6 +297,9 @@ def process(folder: Path, name: str, *command: str) -> Iterator[subprocess.Popen
         started = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603
         try:
             yield started
+        except CheckFailed:
+            say(f"--- {name}\n{tail(folder / f'{name}.log')}")
+            raise
         finally:
             started.send_signal(signal.SIGINT if name.startswith("service") else signal.SIGTERM)
             try:
@@ -288,6 +307,11 @@ def process(folder: Path, name: str, *command: str) -> Iterator[subprocess.Popen
             except subprocess.TimeoutExpired:
                 started.kill()
                 started.wait()
+
+
+def tail(log: Path, lines: int = 8) -> str:
+    """The end of a program's output, for a person who wonders why."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 # --- the play ----------------------------------------------------------------------------------------------------

@@ -137,9 +137,7 @@ async def simulate(
         rate = capacity * options.share
         say(f"{spec.replicas} pods answer {capacity:.0f} requests a second; sending {rate:.0f}")
         async with Load(proxy.ports, rate, path):
-            steady = [await quiet("steady before", options.steady_seconds)]
-            rolling = await roll_many(cluster, spec, options.rollouts)
-            steady.append(await quiet("steady after", options.steady_seconds))
+            steady, rolling = await roll_and_rest(cluster, spec, options)
             stuck, kept = await roll_bad(cluster, spec, bad)
         report = account(read_records(path), steady, rolling, stuck)
         return report | {
@@ -153,29 +151,39 @@ async def simulate(
         }
 
 
-async def quiet(name: str, seconds: float) -> Window:
-    """Let the load run on its own, after what went before has settled."""
-    await asyncio.sleep(2)
-    window = Window(name)
+async def roll_and_rest(
+    cluster: Cluster, spec: DeploymentSpec, options: argparse.Namespace
+) -> tuple[list[Window], list[Window]]:
+    """Rolling restarts, two back to back, then a rest to compare with: whatever else the machine does meets both.
+
+    Returns the rests and the rollouts; a rollout's window ends when the last old pod is gone.
+    """
+    steady, rolling = [await rest(options.rest_seconds)], []
+    while len(rolling) < options.rollouts:
+        for _ in range(2):
+            rolling.append(await roll_once(cluster, spec, len(rolling) + 1))
+        await cluster.settled()
+        rolling[-1].close()
+        steady.append(await rest(options.rest_seconds))
+    return steady, rolling
+
+
+async def rest(seconds: float) -> Window:
+    """Let the load run on its own."""
+    window = Window("rest")
     await asyncio.sleep(seconds)
     window.close()
     return window
 
 
-async def roll_many(cluster: Cluster, spec: DeploymentSpec, number: int) -> list[Window]:
-    """Rolling restarts, one after the other; the next begins as soon as the last is complete, as operators do."""
-    windows = []
-    for count in range(number):
-        window = Window(f"rollout {count + 1}")
-        if not await cluster.roll(spec):
-            raise RuntimeError(f"rollout {count + 1} is stuck")
-        window.close()
-        windows.append(window)
-        say(f"rollout {count + 1} of {number}: {window.end - window.begin:.1f} s")
-    settling = Window("settling")
-    await cluster.settled()
-    settling.close()
-    return [*windows, settling]
+async def roll_once(cluster: Cluster, spec: DeploymentSpec, number: int) -> Window:
+    """One rolling restart. Raises RuntimeError when it does not complete."""
+    window = Window(f"rollout {number}")
+    if not await cluster.roll(spec):
+        raise RuntimeError(f"rollout {number} is stuck")
+    window.close()
+    say(f"rollout {number}: {window.end - window.begin:.1f} s")
+    return window
 
 
 async def roll_bad(cluster: Cluster, spec: DeploymentSpec, bad: DeploymentSpec) -> tuple[Window, bool]:
@@ -202,7 +210,7 @@ def account(
     failures = [record for record in records if record.failed]
     return {
         "simulated": True,
-        "rollouts": sum(window.name.startswith("rollout") for window in rolling),
+        "rollouts": len(rolling),
         "sent": len(records),
         "failed": len(failures) - sum(record.failed for record in bad),
         "p99_ratio": round(p99(rolled) / p99(calm), 3) if p99(calm) else None,
@@ -256,10 +264,12 @@ def never_ready(spec: DeploymentSpec, folder: Path) -> DeploymentSpec:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--manifests", type=Path, default=Path("k8s/overlays/production"))
-    parser.add_argument("--models", type=Path, help="Repository to serve; without it a model of similar cost is published.")
+    parser.add_argument(
+        "--models", type=Path, help="Repository to serve; without it a model of similar cost is published."
+    )
     parser.add_argument("--rollouts", type=int, default=ROLLOUTS)
     parser.add_argument("--share", type=float, default=0.5, help="Load as a share of the measured capacity.")
-    parser.add_argument("--steady-seconds", type=float, default=15.0)
+    parser.add_argument("--rest-seconds", type=float, default=8.0)
     parser.add_argument("--capacity-seconds", type=float, default=5.0)
     return parser.parse_args(argv)
 

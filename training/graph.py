@@ -5,6 +5,7 @@ onnxruntime 1.31 computes `SkipLayerNormalization` and `LayerNormalization` with
 (docs/log.md). The parts are arranged so that onnxruntime's own fusion does not turn them back.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 MICROSOFT: Final = "com.microsoft"
+_OURS: Final = re.compile(r"slipway_\w+_\d+")
 
 
 class GraphEditor:
@@ -26,7 +28,10 @@ class GraphEditor:
         }
         self.producers = {output: node.op_type for node in model.graph.node for output in node.output}
         self._nodes: list[onnx.NodeProto] = []
-        self._made = 0
+        # A graph that was rewritten before has names of ours; two nodes of one name do not load.
+        self._made = max(
+            (int(n.name.rpartition("_")[2]) for n in model.graph.node if _OURS.fullmatch(n.name)), default=0
+        )
 
     def scalar(self, value: float, dtype: type[np.generic] = np.float32) -> str:
         """The name of a constant scalar, one per value."""
@@ -40,7 +45,7 @@ class GraphEditor:
     def emit(self, op: str, inputs: Sequence[str], output: str = "", *, domain: str = "", **attributes: Any) -> str:
         """Add a node and return the name of its one output."""
         self._made += 1
-        name = f"slipway_{op}_{self._made}"
+        name = f"slipway_{op}_{self._made}"  # as _OURS
         output = output or f"{name}_output"
         self._nodes.append(helper.make_node(op, list(inputs), [output], name=name, domain=domain, **attributes))
         return output

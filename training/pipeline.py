@@ -45,6 +45,7 @@ from training.finetune import FineTuned, fine_tune, load_model, load_tokenizer, 
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
 from training.prepare import Prepared, prepare
 from training.recipe import FileData, Recipe, load_recipe
+from training.reference import reference_of
 from training.report import Findings, beats_baseline, render_report, shown
 from training.sources import EncoderFolder, cache_dir, fetch_encoder
 from training.steps import Steps, key_of, only_user, source_key
@@ -174,7 +175,7 @@ class _Run:
         weights = key_of({path.name: record(path).sha256 for path in sorted(tuned.model_dir.iterdir())})
         scores, evaluation = self._evaluate(tuned, weights)
         export = self._export(tuned, weights)
-        draft = self._draft(tuned, export, evaluation, baseline)
+        draft = self._with_reference(self._draft(tuned, export, evaluation, baseline), scores)
         verdict, gate_key = self._gate(draft, export, scores)
         findings = self._findings(tuned, export, evaluation, baseline, _judged(draft, verdict))
         self._report(findings)
@@ -261,6 +262,11 @@ class _Run:
                 confusion_matrix=evaluation.confusion_matrix,
             ),
         )
+
+    def _with_reference(self, draft: Manifest, scores: Floats) -> Manifest:
+        """The manifest with what the test split looks like: the service compares its traffic with that."""
+        tokenizer = Tokenizer.from_file(str(self._folder / "export" / draft.preprocessing.tokenizer))
+        return draft.model_copy(update={"reference": reference_of(draft, tokenizer, self._prepared.test.texts, scores)})
 
     def _provenance(self) -> Provenance:
         return Provenance(

@@ -13,7 +13,7 @@ import pytest
 
 from artifact.errors import ArtifactCorrupt, ArtifactError, ArtifactNotFound
 from artifact.repository import Artifact, open_artifact
-from inference.calibration import Checks, Measurement, Sample, calibrate
+from inference.calibration import Checks, Measurement
 from inference.engines import Cache, Choice, Floors, bench, cache_dir, choose, load_model, open_cache
 from inference.layout import Cpu
 from inference.model import Model
@@ -130,29 +130,6 @@ def test_the_cache_folder_follows_the_settings_and_the_specification() -> None:
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------
-
-
-def test_measuring_fills_every_figure(artifact: Artifact) -> None:
-    (found,) = calibrate(Sample(artifact, 8), [FP32], seconds=0.02, rounds=2)
-    assert found.failure is None
-    assert found.turns >= 1
-    assert min(found.load_seconds, found.texts_per_second, found.alone_p50_seconds, found.cpu_seconds_per_text) > 0
-    assert found.checks.golden_difference <= found.checks.golden_allowed
-    assert found.checks.agreement == 1.0
-    assert found.checks.neighbour_flips == 0
-
-
-def test_a_plan_that_cannot_be_opened_is_a_result(artifact: Artifact) -> None:
-    found = calibrate(Sample(artifact, 8), [FP32, Plan("gone", "onnxruntime", 1)], seconds=0.02, rounds=2)
-    assert found[0].failure is None
-    assert found[1].failure is not None
-    assert "no variant 'gone'" in found[1].failure
-
-
-def test_a_hurry_leaves_out_all_but_the_first(artifact: Artifact) -> None:
-    found = calibrate(Sample(artifact, 8), [FP32, ONE_BY_ONE], seconds=0.0, rounds=1, patient=False)
-    assert found[0].turns == 1
-    assert found[1].failure == "the time was up before its turn"
 
 
 def test_the_bench_keeps_its_choice(artifact: Artifact, cache: Cache) -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from artifact.errors import ArtifactCorrupt, ArtifactNotFound
 from artifact.repository import open_artifact
+from inference.batcher import SilentObserver
 from inference.errors import BadInput, NotReady
-from inference.model import Model, Request
+from inference.model import Model, Options, Request
+from inference.plan import Plan
 from tests.tiny_artifact import GOLDEN_TEXTS, publish_tiny
 
 
@@ -56,3 +58,25 @@ def test_a_closed_model_takes_nothing_more(tmp_path: Path) -> None:
     model.close()
     with pytest.raises(NotReady):
         model.predict(["good"])
+
+
+def test_it_says_how_it_runs(tmp_path: Path) -> None:
+    artifact = open_artifact(publish_tiny(tmp_path)[0])
+    model = Model.load(artifact, options=Options(workers=3, threads=2))
+    assert model.plan == Plan("fp32", "onnxruntime", 3, 2)
+    model.close()
+
+
+def test_warming_up_goes_through_the_workers_with_the_recorded_lengths(tmp_path: Path) -> None:
+    artifact = open_artifact(publish_tiny(tmp_path)[0])
+    seen: list[tuple[int, int]] = []
+
+    class Watching(SilentObserver):
+        def batch_done(self, **facts: object) -> None:
+            seen.append((int(str(facts["inputs"])), int(str(facts["real_tokens"]))))
+
+    model = Model.open(artifact, options=Options(workers=2), observer=Watching())
+    model.warm_up()
+    model.close()
+    assert [tokens for inputs, tokens in seen[:4] if inputs == 1] == [8, 18, 20, 20]
+    assert sum(inputs for inputs, _ in seen) == 4 + 2 * 8

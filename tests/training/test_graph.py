@@ -22,6 +22,18 @@ def test_layer_norms_become_elementwise_nodes_that_compute_the_same() -> None:
     np.testing.assert_allclose(answer(unfolded, rows), answer(model, rows), atol=2e-6)
 
 
+def test_a_graph_can_be_rewritten_twice() -> None:
+    model = fused_block()
+    last = model.graph.node.pop()
+    once = rewrite(model, unfold_layer_norm)
+    once.graph.node.append(last)
+    twice = rewrite(once, unfold_layer_norm)
+    names = [node.name for node in twice.graph.node if node.name]
+    assert len(names) == len(set(names))
+    rows = inputs(1, 4)
+    np.testing.assert_allclose(answer(twice, rows), answer(fused_block(), rows), atol=2e-6)
+
+
 def test_a_norm_with_a_second_result_is_left_alone() -> None:
     model = fused_block()
     model.graph.node[1].output.extend(["", "", "sum"])

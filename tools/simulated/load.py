@@ -88,7 +88,7 @@ async def ask(pool: Pool, text: str) -> str:
         pool.idle.append(connection)
     else:
         connection.writer.close()
-    return str(status) if status != 200 or b'"predictions"' in answer else "200 without predictions"  # noqa: PLR2004
+    return str(status) if status != 200 or b'"predictions"' in answer else "200 without predictions"
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:

@@ -13,15 +13,15 @@ from typing import Any, Final, Self
 import yaml
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-TOOLS: Final = ROOT / ".venv-tools" / "bin"
+TOOLS: Final = ROOT / ".venv" / ".tools" / "bin"
 Object = dict[str, Any]
 
 
 def kubectl() -> str:
-    """The path of kubectl: the machine's own, else the one in .venv-tools. Raises FileNotFoundError."""
+    """The path of kubectl: the machine's own, else the one in .venv/.tools. Raises FileNotFoundError."""
     found = shutil.which("kubectl") or shutil.which("kubectl", path=str(TOOLS))
     if found is None:
-        raise FileNotFoundError("kubectl is not installed: run `make .venv-tools/.k8s`")
+        raise FileNotFoundError("kubectl is not installed: run tools/toolbox render")
     return found
 
 
@@ -132,7 +132,7 @@ def _autoscaler_minimum(objects: Sequence[Object], name: str) -> int:
 
 
 def portion(value: int | str, replicas: int, *, up: bool) -> int:
-    """maxSurge or maxUnavailable as a number of pods: percentages of a surge round up, of absences down."""
+    """MaxSurge or maxUnavailable as a number of pods: percentages of a surge round up, of absences down."""
     if isinstance(value, int):
         return value
     exact = replicas * int(value.removesuffix("%")) / 100

@@ -1,0 +1,54 @@
+import pytest
+
+from benchmarks.http import compare, summarize, tokens_of
+
+PAGE = """\
+# HELP slipway_tokens_total Tokens of executed inputs.
+# TYPE slipway_tokens_total counter
+slipway_tokens_total{model="sentiment",task="text-classification",version="1"} 93928.0
+# TYPE slipway_padded_tokens_total counter
+slipway_padded_tokens_total{model="sentiment",task="text-classification",version="1"} 97077.0
+slipway_padded_tokens_total{model="sentiment",task="text-classification",version="2"} 3.0
+slipway_unknown_tokens_total{model="sentiment",task="text-classification",version="1"} 5.0
+"""
+RUN = {
+    "kind": "short",
+    "clients": 32,
+    "requests_per_second": 600.0,
+    "texts_per_second": 600.0,
+    "cpu_ms_per_request": 3.0,
+    "p50_ms": 50.0,
+    "p99_ms": 70.0,
+    "client_cpu_share": 0.01,
+    "padded_over_real": 1.1,
+}
+BEFORE = {"limit": 700.0, "yardstick": 650.0, "limit_cpu_ms": 2.5, "batch1_ms": 3.0}
+AFTER = {"limit": 800.0, "yardstick": 750.0, "limit_cpu_ms": 3.5, "batch1_ms": 4.0}
+
+
+def test_tokens_are_read_from_the_metrics_page_over_all_versions() -> None:
+    assert tokens_of(PAGE) == (93928.0, 97080.0)
+
+
+def test_a_run_is_compared_with_the_references_around_it() -> None:
+    found = compare(RUN, BEFORE, AFTER)
+    assert found["ratio"] == pytest.approx(0.8)
+    assert found["ratio_yardstick"] == pytest.approx(600 / 700)
+    assert found["cpu_over_limit"] == pytest.approx(1.0)
+    assert found["batch1_ms"] == pytest.approx(3.5)
+
+
+def test_many_texts_are_compared_with_one_padded_batch() -> None:
+    found = compare({**RUN, "kind": "mixed", "texts_per_second": 90.0}, {"padded_batch": 40.0}, {"padded_batch": 50.0})
+    assert found["speedup"] == pytest.approx(2.0)
+    assert "ratio" not in found
+
+
+def test_repetitions_become_a_median_and_a_range_for_each_load() -> None:
+    runs = [
+        compare({**RUN, "requests_per_second": rate, "texts_per_second": rate}, BEFORE, AFTER) for rate in (1, 3, 2)
+    ]
+    found = summarize([*runs, compare({**RUN, "clients": 8}, BEFORE, AFTER)])
+    assert found.keys() == {"short-32", "short-8"}
+    assert found["short-32"]["requests_per_second"] == {"median": 2, "low": 1, "high": 3, "runs": 3}
+    assert "speedup" not in found["short-8"]

@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import pytest
+
+from artifact.repository import Repository
+from benchmarks.wrk import BenchmarkError
+from benchmarks.yardstick import build_yardstick, what_is_not_fused
+from tests.tiny_artifact import publish_tiny
+
+
+def test_a_fused_graph_has_attention_and_two_norms_a_layer() -> None:
+    assert what_is_not_fused({"Attention": 6, "SkipLayerNormalization": 12}) is None
+    assert "no Attention" in str(what_is_not_fused({"MatMul": 36}))
+    assert "0 SkipLayerNormalization nodes for 6" in str(what_is_not_fused({"Attention": 6}))
+
+
+def test_a_graph_that_is_no_encoder_makes_no_yardstick(tmp_path: Path) -> None:
+    publish_tiny(tmp_path)
+    artifact = Repository(tmp_path).open("sentiment")
+    with pytest.raises(BenchmarkError, match=r"optimizer fails|no Attention"):
+        build_yardstick(artifact, tmp_path / "cache")
