@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from artifact.manifest import Estimate, Manifest, VariantResult
     from artifact.repository import Artifact, Repository
+    from inference.engines import Report
     from inference.model import Model
     from inference.ticket import Ticket
 
@@ -180,7 +181,7 @@ def serve(
     repository: Annotated[Path | None, typer.Option(help="Folder of published models. Default: models.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose. Default: 8000.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Variant to serve. Default: each model's first.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant to serve. Default: the best one for this CPU.")] = None,
     default_model: Annotated[str | None, typer.Option(help="Model that answers when a request names none.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker threads. Default: one per usable core.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. Default: info.")] = None,
@@ -438,6 +439,46 @@ def _open(root: Path, model: str | None, version: str | None) -> "Artifact":
 # --- models ----------------------------------------------------------------------------------------------------
 
 
+@app.command()
+def bench(
+    model: Annotated[str | None, typer.Argument(help="NAME, NAME:VERSION or NAME@ALIAS.", show_default=False)] = None,
+    engines: Annotated[bool, typer.Option("--engines", help="Every variant and engine there is.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.0, help="About how long to measure.")] = 30.0,
+    repository: RepositoryFolder = Path("models"),
+    as_json: AsJson = False,
+) -> int:
+    """Measure what runs a model fastest on this machine, and keep the choice for `slipway serve`."""
+    from artifact.files import cache_dir
+    from inference.engines import bench as measure
+    from inference.engines import open_cache
+
+    if not engines:
+        raise WrongUsage("say what to measure: --engines (make bench measures the whole service)")
+    name, version = _parse(model) if model else (None, None)
+    artifact = _open(repository, name, version)
+    with _console(talk=True).status("opening") as status:
+        report = measure(
+            artifact,
+            open_cache(cache_dir(os.environ)),
+            seconds=seconds,
+            on_turn=lambda plan: status.update(str(plan)),
+        )
+    _console().print(_engines_table(report))
+    choice = report.choice
+    _talk(f"{choice.plan}: {choice.why}" if choice else "no plan keeps the floors; the rule decides")
+    if as_json:
+        _write_json(
+            {
+                "model": f"{artifact.manifest.name}:{artifact.manifest.version}",
+                "digest": artifact.digest,
+                "choice": asdict(choice) if choice else None,
+                "kept": str(report.kept) if report.kept else None,
+                "measured": [asdict(each) | {"refused": report.refused.get(each.plan)} for each in report.found],
+            }
+        )
+    return 0 if choice else FAILED
+
+
 @models.command("list")
 def list_models(repository: RepositoryFolder = Path("models"), as_json: AsJson = False) -> int:
     """Every published version, its aliases and its accuracy."""
@@ -685,6 +726,24 @@ def _parse(reference: str) -> tuple[str, str | None]:
 
 def _interval(estimate: "Estimate") -> str:
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _engines_table(report: "Report") -> object:
+    rows = [
+        [
+            f"{'* ' if report.choice and each.plan == report.choice.plan else ''}{each.plan}",
+            f"{each.texts_per_second:.0f}",
+            f"{each.alone_p50_seconds * 1e3:.1f}",
+            f"{each.cpu_seconds_per_text * 1e3:.2f}",
+            f"{each.checks.golden_difference:.2g}",
+            f"{each.checks.agreement:.1%}",
+            f"{each.checks.neighbour_difference:.2g}, {each.checks.neighbour_flips} labels",
+            report.refused.get(each.plan, "ok"),
+        ]
+        for each in sorted(report.found, key=lambda each: -each.texts_per_second)
+    ]
+    headings = ["plan", "texts/s", "ms alone", "CPU ms/text", "golden drift", "labels kept", "drift by neighbours", ""]
+    return _table(headings, rows)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> object:

@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,3 +63,13 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def cache_dir(environ: Mapping[str, str]) -> Path:
+    """SLIPWAY_CACHE_DIR, else `slipway` in XDG_CACHE_HOME, else in ~/.cache (XDG base directory specification)."""
+    if own := environ.get("SLIPWAY_CACHE_DIR"):
+        return Path(own).expanduser()
+    home = environ.get("XDG_CACHE_HOME", "")
+    # The specification: a relative path there is invalid and ignored.
+    base = Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()
+    return base / "slipway"

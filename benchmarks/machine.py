@@ -193,7 +193,7 @@ def operations_per_text(model: Path, tokens: Sequence[int]) -> float:
     return mean_operations(count_products(nodes), layers, tokens)
 
 
-def count_products(nodes: Sequence[tuple[str, Sequence[Sequence[int]]]]) -> Mapping[str, int]:
+def count_products(nodes: Sequence[tuple[str, Sequence[tuple[int, ...]]]]) -> Mapping[str, int]:
     """Multiply-adds per token and per text, and the width, from (operator, shapes of its inputs) pairs."""
     per_token = per_text = width = 0
     for operator, shapes in nodes:

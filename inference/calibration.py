@@ -7,7 +7,9 @@ round: a machine that slows down slows all of them.
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -27,6 +29,7 @@ _SATURATED_SHARE: Final = 0.6
 # Two scores nearer than this are no decision, and what separates them no drift.
 _UNDECIDED: Final = 0.05
 _TIE: Final = 1e-3
+_TASKS: Final = Path("/proc/self/task")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,10 @@ class Checks:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What was found out about one plan. Times are medians of its turns; `failure` says why there are no figures."""
+    """What was found out about one plan. Figures are medians of its turns; `failure` says why there are none.
+
+    `contention`: of the time its threads wanted to run, the share in which others had the cores.
+    """
 
     plan: Plan
     failure: str | None = None
@@ -57,6 +63,7 @@ class Measurement:
     texts_per_second: float = 0.0
     alone_p50_seconds: float = 0.0
     cpu_seconds_per_text: float = 0.0
+    contention: float = 0.0
     checks: Checks = field(default_factory=Checks)
 
 
@@ -70,6 +77,7 @@ class _Trial:
     throughput: list[float] = field(default_factory=list)
     latency: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    contention: list[float] = field(default_factory=list)
 
     def result(self, checks: Checks) -> Measurement:
         """The medians."""
@@ -82,6 +90,7 @@ class _Trial:
             texts_per_second=statistics.median(self.throughput),
             alone_p50_seconds=statistics.median(self.latency),
             cpu_seconds_per_text=statistics.median(self.cpu),
+            contention=statistics.median(self.contention),
             checks=checks,
         )
 
@@ -142,12 +151,26 @@ def options_of(plan: Plan, options: Options | None = None) -> Options:
 
 
 def _saturate(trial: _Trial, model: Model, texts: Sequence[str], seconds: float) -> None:
-    done, started, cpu = 0, time.perf_counter(), time.process_time()
+    done, started, cpu, waited = 0, time.perf_counter(), time.process_time(), run_delay_seconds()
     while not done or time.perf_counter() - started < seconds:
         model.predict(texts, truncate=True)
         done += len(texts)
     trial.throughput.append(done / (time.perf_counter() - started))
-    trial.cpu.append((time.process_time() - cpu) / done)
+    used, waited = time.process_time() - cpu, max(0.0, run_delay_seconds() - waited)
+    trial.cpu.append(used / done)
+    trial.contention.append(waited / (waited + used) if waited else 0.0)
+
+
+def run_delay_seconds(tasks: Path = _TASKS) -> float:
+    """How long this process's threads have waited for a core so far; 0 where the kernel does not tell.
+
+    Source: the kernel's scheduler/sched-stats, second figure of /proc/<pid>/schedstat, in nanoseconds.
+    """
+    total = 0
+    for path in tasks.glob("*/schedstat"):
+        with suppress(OSError, ValueError, IndexError):  # a thread that has just ended
+            total += int(path.read_text(encoding="ascii").split()[1])
+    return total / 1e9
 
 
 def _one_by_one(trial: _Trial, model: Model, texts: Sequence[str], seconds: float) -> None:

@@ -28,6 +28,8 @@ _log = logging.getLogger("slipway.engines")
 _FORMAT: Final = 1
 # Two plans nearer than this in texts/s are equally fast, as far as a short measurement can tell.
 _AS_FAST: Final = 0.95
+# Share of the wanted time that others had the cores, above which throughput is not comparable.
+_BUSY: Final = 0.25
 _ROUNDS: Final = 3
 # Of the time: for every variant and engine with a worker per core. The rest is for the winner's threads.
 _FIRST_STAGE: Final = 0.6
@@ -69,27 +71,24 @@ class Choice:
 
 
 def choose(found: Sequence[Measurement], floors: Floors | None = None) -> Choice | None:
-    """The fastest plan that keeps every floor; of those as fast, the one that answers a lone request first."""
+    """The fastest plan that keeps every floor; of those as fast, the one that answers a lone request first.
+
+    While others used the cores, times say more about them than about a plan: then CPU time per text decides, and of
+    equals the one with the fewest threads per execution. None when no plan keeps the floors.
+    """
     kept = [each for each in found if (floors or Floors()).broken_by(each) is None]
     if not kept:
         return None
-    most = max(each.texts_per_second for each in kept)
-    fastest = [each for each in kept if each.texts_per_second >= _AS_FAST * most]
-    best = min(fastest, key=lambda each: each.alone_p50_seconds)
+    busy = max(each.contention for each in kept) > _BUSY
+    speed = [1 / each.cpu_seconds_per_text if busy else each.texts_per_second for each in kept]
+    fastest = [each for each, fast in zip(kept, speed, strict=True) if fast >= _AS_FAST * max(speed)]
+    best = min(fastest, key=lambda each: (each.plan.threads if busy else 0, each.alone_p50_seconds))
     figures = f"{best.texts_per_second:.0f} texts/s, {best.alone_p50_seconds * 1e3:.1f} ms for one alone"
-    return Choice(best.plan, f"measured here: {figures}, the best of {len(found)} plans")
+    how = ", by CPU time as the machine was busy" if busy else ""
+    return Choice(best.plan, f"measured here: {figures}, the best of {len(found)} plans{how}")
 
 
 # --- what was measured, kept -------------------------------------------------------------------------------------
-
-
-def cache_dir(environ: Mapping[str, str]) -> Path:
-    """SLIPWAY_CACHE_DIR, else `slipway` in XDG_CACHE_HOME, else in ~/.cache (XDG base directory specification)."""
-    if own := environ.get("SLIPWAY_CACHE_DIR"):
-        return Path(own).expanduser()
-    home = environ.get("XDG_CACHE_HOME", "")
-    base = Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()
-    return base / "slipway"
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ import uvloop
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from artifact.files import cache_dir
 from artifact.repository import Artifact, Repository
 from inference.batcher import Observer
-from inference.engines import cache_dir, load_model, open_cache
+from inference.engines import load_model, open_cache
 from inference.layout import usable_cores, usable_memory
 from inference.model import Model, Options
 from inference.plan import Wish

@@ -185,6 +185,14 @@ def test_every_recording_rule_has_a_case_with_its_value() -> None:
     assert records().keys() <= asked
 
 
+def test_rules_are_tested_in_the_order_they_stand_in() -> None:
+    order = [
+        group["name"] for group in yaml.safe_load((MONITORING / "rules" / "slipway.yml").read_text("utf-8"))["groups"]
+    ]
+    for name in ("rules_test.yml", "slo_test.yml"):
+        assert yaml.safe_load((MONITORING / name).read_text("utf-8"))["group_eval_order"] == order
+
+
 def test_rules_select_the_job_that_is_scraped() -> None:
     scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     text = (MONITORING / "rules" / "slipway.yml").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 def test_the_recipe_in_the_readme_is_a_recipe() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
-    recipe = parse_recipe(tomllib.loads(block), origin=Path("imdb.toml"))
+    recipe = parse_recipe(tomllib.loads(block), origin="imdb.toml")
     assert isinstance(recipe.data, HubData)
     assert (recipe.data.id, recipe.encoder.name) == ("stanfordnlp/imdb", "distilbert-base-uncased")
 

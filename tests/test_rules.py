@@ -32,8 +32,10 @@ NEVER = {"training": {"service", "cli"}}
 # Low to high: a module imports only what stands before it. `tasks` and `api` are folders.
 LAYERS = {
     "artifact": "errors manifest files repository publish",
-    "inference": "errors layout cost policy tasks backends plan samples ticket waiting batcher model calibration engines",
-    "service": "errors config logs drift metrics docs bridge schemas registry context responses protocol api app server",
+    "inference": "errors layout cost policy tasks backends plan samples ticket waiting batcher model"
+    " calibration engines",
+    "service": "errors config logs drift metrics docs bridge schemas registry context responses protocol api app"
+    " server",
 }
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "onnx", "training")
 # Text that people and machines read, besides Python. shared/ and run folders are not part of the repository.
@@ -373,7 +375,8 @@ def test_functions_are_short() -> None:
 
 
 def test_each_test_file_mirrors_a_source_file() -> None:
-    whole = {"test_rules.py", "test_end_to_end.py", "test_packaging.py", "test_monitoring.py"}  # about the repository, not about one file
+    # About the repository, not about one file.
+    whole = {"test_rules.py", "test_end_to_end.py", "test_packaging.py", "test_monitoring.py"}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         inside = path.relative_to(ROOT / "tests")
         source = ROOT / inside.with_name(inside.name.removeprefix("test_"))

@@ -1,8 +1,8 @@
 """`make compose-test`: start the compose stack for real, use it, watch an alert arrive, take it down.
 
-Runs inside the engine's network namespace (`tools/container-engine exec`), where the published ports are. Grafana cannot be had
-on the test machine: its dashboards are checked by asking Prometheus every query of every panel. The last line of standard
-output is one JSON document; the exit status is 1 when a step did not happen.
+Runs inside the engine's network namespace (`tools/container-engine exec`), where the published ports are. Grafana
+cannot be had on the test machine: its dashboards are checked by asking Prometheus every query of every panel. The
+last line of standard output is one JSON document; the exit status is 1 when a step did not happen.
 """
 
 import json

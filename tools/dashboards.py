@@ -629,7 +629,7 @@ def _variable(variable: Variable) -> dict[str, Any]:
         "sort": 3,
         "includeAll": variable.everything,
         "multi": variable.everything,
-        "allValue": ".*",
+        "allValue": ".+",  # series of no model are no model
         "current": {"text": "All", "value": "$__all"} if variable.everything else {},
     }
 

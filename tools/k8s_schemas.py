@@ -1,8 +1,8 @@
 """Whether a Kubernetes object is what its schema says, unknown keys included. Runs in .venv/.tools.
 
 Built-in kinds: the API server's own OpenAPI schemas (PyPI kubernetes-validate). Custom resources: models that are
-generated from the operators' definitions, each from where it can be had: PyPI cloudcoil (Prometheus Operator, KEDA), PyPI
-kserve, npm @kubernetes-models/gateway-api. Most of these ignore what they do not know, so we look for it ourselves.
+generated from the operators' definitions, each from where it can be had: PyPI cloudcoil (Prometheus Operator, KEDA),
+PyPI kserve, npm @kubernetes-models/gateway-api. Most ignore what they do not know, so we look for it ourselves.
 """
 
 import importlib
@@ -107,7 +107,7 @@ def closed(schema: Any) -> Any:
 
 
 def _kserve(found: Object) -> list[str]:
-    """Against the generated classes' tables of fields; the parts that are Kubernetes' own are read as parts of a pod."""
+    """Against the generated classes' tables of fields; Kubernetes' own parts are read as parts of a pod."""
     models = _kserve_models()
     name = _KSERVE.get(f"{found['apiVersion']}/{found['kind']}")
     if name is None:

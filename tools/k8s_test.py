@@ -1,6 +1,7 @@
 """`make k8s-test`: render everything under k8s/, hold it against the schemas of three Kubernetes versions and checkov.
 
-Runs in .venv/.tools. The last line of standard output is one JSON document; the exit status is 1 when something is wrong.
+Runs in .venv/.tools. The last line of standard output is one JSON document; the exit status is 1 when something is
+wrong.
 """
 
 import copy
@@ -101,8 +102,9 @@ def checkov(sets: dict[str, list[Object]]) -> tuple[int, list[str]]:
         for name in ("overlays/production", "overlays/staging", "training"):
             path = Path(scratch) / f"{name.replace('/', '-')}.yaml"
             path.write_text(yaml.safe_dump_all(sets[name]), encoding="utf-8")
-        command = [TOOLS.parent / "checkov" / "bin" / "checkov", "--config-file", K8S / "checkov.yaml", "-d", scratch]
-        done = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, check=False)  # noqa: S603
+        program = str(TOOLS.parent / "checkov" / "bin" / "checkov")
+        command = [program, "--config-file", str(K8S / "checkov.yaml"), "-d", scratch, "-o", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     report = json.loads(done.stdout)
     reports = report if isinstance(report, list) else [report]
     found = [

@@ -133,7 +133,7 @@ def panel_queries(dashboard: Dashboard) -> Iterator[tuple[str, str]]:
 
 def concrete(expression: str) -> str:
     """The expression with Grafana's variables filled in: everything, of the version that gets most of the traffic."""
-    for name, value in {"__rate_interval": RATE_INTERVAL, "job": ".*", "instance": ".*", "model": ".*"}.items():
+    for name, value in {"__rate_interval": RATE_INTERVAL, "job": ".+", "instance": ".+", "model": ".+"}.items():
         expression = expression.replace(f"${name}", value)
     return expression.replace("$version", "1")
 
@@ -329,7 +329,8 @@ def live(stack: Stack, seconds: float, images: Path | None) -> dict[str, object]
     if images is not None:
         from tools.panel_images import draw
 
-        draw(DASHBOARDS, lambda query: stack.query_range(concrete(query), began, time.time(), 1), images)
+        end = time.time()
+        draw(DASHBOARDS, lambda query: stack.query_range(concrete(query), began, end, 1), images, began)
     return {"sent": sent, "panel_queries": panels, "psi": psi, **seen}
 
 
@@ -358,6 +359,8 @@ def body(number: int, *, incident: bool) -> dict[str, object]:
     """What the next request says."""
     if incident and number % 7 == 0:
         return {"inputs": ["", " "][number % 2]}  # answered 422
+    if incident and number % 11 == 0:
+        return {"inputs": USUAL[0], "timeout_seconds": 1e-6}  # answered 429 or 504
     texts = STRANGE if incident and number % 2 else USUAL
     version = {"version": 2} if number % 5 == 0 else {}
     return {"inputs": [texts[number % len(texts)], USUAL[number % 3]], **version}
@@ -401,6 +404,9 @@ def stop_one(stack: Stack) -> dict[str, object]:
     page = ROOT / alert["annotations"]["runbook_url"]
     if alert["route"] != "/page" or not page.is_file() or not stack.urls[1].endswith(alert["labels"]["instance"]):
         raise CheckFailed(f"the webhook heard something else: {alert}")
+    took["webhook_heard"] = sorted(stack.webhook.heard)
+    if "SlipwayAvailabilityBurnFast" not in stack.webhook.heard:
+        raise CheckFailed("the incident spent the error budget and paged nobody")
     say(f"alert: SlipwayDown for {alert['labels']['instance']} reached the webhook, {took['webhook_seconds']} s")
     return took
 

@@ -14,10 +14,16 @@ COLUMNS: Final = 3
 _INCHES: Final = (4.2, 2.5)
 _DPI: Final = 70
 _MOST_LINES: Final = 8
+_UNITS: Final = {
+    "percentunit": ("share", 1.0),
+    "s": ("seconds", 1.0),
+    "reqps": ("per second", 1.0),
+    "bytes": ("MB", 1e-6),
+}
 
 
-def draw(dashboards: Sequence[Dashboard], ask: Ask, folder: Path) -> None:
-    """One PNG for each dashboard, with all its panels that are drawn over time. `ask` runs a range query."""
+def draw(dashboards: Sequence[Dashboard], ask: Ask, folder: Path, began: float) -> None:
+    """One PNG for each dashboard, with what it draws over time. `ask` runs a range query from `began` on."""
     folder.mkdir(parents=True, exist_ok=True)
     for dashboard in dashboards:
         panels = [panel for row in dashboard.rows.values() for panel in row if panel.kind in {"timeseries", "bargauge"}]
@@ -26,7 +32,10 @@ def draw(dashboards: Sequence[Dashboard], ask: Ask, folder: Path) -> None:
         figure.suptitle(dashboard.title, fontsize=11)
         axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
         for panel, axis in zip(panels, axes, strict=False):
-            (_bars if panel.kind == "bargauge" else _lines)(axis, panel, ask)
+            if panel.kind == "bargauge":
+                _bars(axis, panel, ask)
+            else:
+                _lines(axis, panel, ask, began)
             axis.set_title(panel.title, fontsize=9, loc="left")
             axis.tick_params(labelsize=7)
         for axis in list(figure.axes)[len(panels) :]:
@@ -34,25 +43,22 @@ def draw(dashboards: Sequence[Dashboard], ask: Ask, folder: Path) -> None:
         figure.savefig(folder / f"{dashboard.uid}.png")
 
 
-def _lines(axis: Any, panel: Panel, ask: Ask) -> None:
+def _lines(axis: Any, panel: Panel, ask: Ask, began: float) -> None:
+    unit, factor = _UNITS.get(panel.unit, ("", 1.0))
     for expression, legend in panel.queries:
         for series in ask(expression)[:_MOST_LINES]:
-            points = [(when, float(value)) for when, value in series["values"]]
+            points = [(when - began, float(value) * factor) for when, value in series["values"]]
             if points:
-                axis.plot(*_since_start(points), linewidth=1.2, label=_named(legend, series["metric"]))
+                axis.plot(*zip(*points, strict=True), linewidth=1.2, label=_named(legend, series["metric"]))
     top = axis.get_ylim()[1]
     for level, colour in ((panel.warn, "tab:orange"), (panel.bad, "tab:red")):
         if level is not None and level <= top * 1.5:
             axis.axhline(level, color=colour, linewidth=0.8, linestyle="--")
     axis.set_ylim(bottom=0)
-    axis.set_ylabel({"percentunit": "share", "s": "seconds", "reqps": "per second"}.get(panel.unit, ""), fontsize=7)
+    axis.set_ylabel(unit, fontsize=7)
+    axis.set_xlabel("seconds since the start", fontsize=7)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=6, loc="best", framealpha=0.6)
-
-
-def _since_start(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Wall-clock time within the hour says nothing in a picture: minutes of the clock, as a number."""
-    return [when % 3600 / 60 for when, _ in points], [value for _, value in points]
 
 
 def _bars(axis: Any, panel: Panel, ask: Ask) -> None:

@@ -1,8 +1,8 @@
 """`make rollout-test`: a SIMULATED cluster rolls the rendered Deployment again and again under load.
 
-Real: the processes, the probes, the proxy, the clients, the signals, the times of the manifest. Simulated: the controller
-(its documented rule), the kubelet, the scheduler, the network between nodes. The last line of standard output is one JSON document; the exit
-status is 1 when a promise was broken.
+Real: the processes, the probes, the proxy, the clients, the signals, the times of the manifest. Simulated: the
+controller (its documented rule), the kubelet, the scheduler, the network between nodes. The last line of standard
+output is one JSON document; the exit status is 1 when a promise was broken.
 """
 
 import argparse
@@ -158,7 +158,8 @@ async def roll_and_rest(
 
     Returns the rests and the rollouts; a rollout's window ends when the last old pod is gone.
     """
-    steady, rolling = [await rest(options.rest_seconds)], []
+    steady = [await rest(options.rest_seconds)]
+    rolling: list[Window] = []
     while len(rolling) < options.rollouts:
         for _ in range(2):
             rolling.append(await roll_once(cluster, spec, len(rolling) + 1))

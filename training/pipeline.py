@@ -31,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
-from artifact.files import record, write_atomically
+from artifact.files import cache_dir, record, write_atomically
 from artifact.manifest import GOLDEN, FileRecord, GateResult, Limits, Manifest, Provenance
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
@@ -47,7 +47,7 @@ from training.prepare import Prepared, prepare
 from training.recipe import FileData, Recipe, load_recipe
 from training.reference import reference_of
 from training.report import Findings, beats_baseline, render_report, shown
-from training.sources import EncoderFolder, cache_dir, fetch_encoder
+from training.sources import EncoderFolder, fetch_encoder
 from training.steps import Steps, key_of, only_user, source_key
 
 ROOT: Final = Path(__file__).resolve().parent.parent

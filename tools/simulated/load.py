@@ -1,9 +1,9 @@
 """An open-loop HTTP client: requests leave when they are due, whatever became of the ones before.
 
 Connections are kept alive and reused at random, so that some are busy and some lie idle for long. A request is sent
-once: there is no retry. A connection that its peer has closed while it lay idle is dropped, not used: every pooling client
-looks before it writes. One line a request goes to the output: when it was due, seconds from then to its whole answer,
-what came of it, and the port asked.
+once: there is no retry. A connection that its peer has closed while it lay idle is dropped, not used: every pooling
+client looks before it writes. One line a request goes to the output: when it was due, seconds from then to its whole
+answer, what came of it, and the port asked.
 """
 
 import argparse
@@ -28,6 +28,7 @@ TEXTS: Final = (
     "An awful mess: badly written, badly lit, and far too long for the little it has to say about anything at all.",
 )
 TIMEOUT_SECONDS: Final = 20.0
+_HEAD: Final = "POST /predict HTTP/1.1\r\nHost: slipway\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 
 
 class Lost(Exception):
@@ -71,7 +72,7 @@ class Pool:
 async def ask(pool: Pool, text: str) -> str:
     """One request. "200", another status, or how it was lost."""
     body = json.dumps({"inputs": text}).encode()
-    head = f"POST /predict HTTP/1.1\r\nHost: slipway\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = _HEAD.format(len(body))
     try:
         connection = await pool.take()
     except OSError as error:
@@ -149,7 +150,7 @@ async def closed_loop(ports: Sequence[int], clients: int, seconds: float) -> flo
 async def _until_told(ports: Sequence[int], rate: float, path: Path) -> None:
     """Run the open loop until standard input ends."""
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), lambda: sys.stdin.buffer.read1(1) or stop.set())
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)  # nobody writes: readable means closed
     with path.open("w", encoding="utf-8", buffering=1) as out:
         await open_loop(ports, rate, out, stop)
 

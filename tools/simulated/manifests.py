@@ -153,16 +153,17 @@ class ImageConfig:
 
 
 def image_of_dockerfile(stage: str, text: str | None = None) -> ImageConfig:
-    """ENTRYPOINT and ENV of one stage of the Dockerfile."""
+    """ENTRYPOINT and ENV of a stage of the Dockerfile, and of the stages it starts from. Raises LookupError."""
     text = text if text is not None else (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    body = re.search(rf"^FROM \S+ AS {re.escape(stage)}\n(.*?)(?=^FROM |\Z)", text, re.MULTILINE | re.DOTALL)
-    if body is None:
+    found = re.search(rf"^FROM (\S+) AS {re.escape(stage)}\n(.*?)(?=^FROM |\Z)", text, re.MULTILINE | re.DOTALL)
+    if found is None:
         raise LookupError(f"the Dockerfile has no stage {stage}")
-    joined = body.group(1).replace("\\\n", " ")
-    entrypoint = re.search(r"^ENTRYPOINT (\[.*\])$", joined, re.MULTILINE)
-    settings = " ".join(re.findall(r"^ENV (.*)$", joined, re.MULTILINE))
-    words = json.loads(entrypoint.group(1)) if entrypoint else []
-    return ImageConfig(tuple(words), dict(re.findall(r"(\w+)=(\S+)", settings)))
+    source, body = found.group(1), found.group(2).replace("\\\n", " ")
+    inherited = ImageConfig(()) if source.startswith("$") else image_of_dockerfile(source, text)
+    entrypoint = re.search(r"^ENTRYPOINT (\[.*\])$", body, re.MULTILINE)
+    settings = " ".join(re.findall(r"^ENV (.*)$", body, re.MULTILINE))
+    words = tuple(json.loads(entrypoint.group(1))) if entrypoint else inherited.entrypoint
+    return ImageConfig(words, dict(inherited.environment) | dict(re.findall(r"(\w+)=(\S+)", settings)))
 
 
 def _container(given: Mapping[str, Any], objects: Sequence[Object], images: Mapping[str, ImageConfig]) -> ContainerSpec:

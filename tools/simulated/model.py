@@ -16,7 +16,7 @@ _LAYERS: Final = 48
 
 
 def publish_costly(repository: Path) -> None:
-    """Publish the next version of `sentiment`; an input takes some milliseconds of one core. Answers are the tiny model's."""
+    """Publish the next version of `sentiment`, with the tiny model's answers; an input takes milliseconds."""
     with staging(repository) as staged:
         tokenizer = tiny_artifact.tiny_tokenizer()
         tokenizer.save(str(staged / "tokenizer.json"))

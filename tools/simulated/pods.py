@@ -25,8 +25,8 @@ _STARTING_NICENESS: Final = 10
 class Pod:
     """One process with its probes. `changed` is called whenever `ready` changes or the pod ends.
 
-    Until it is ready a pod has a low priority. On a cluster its CPU request has room of its own, or it would not be scheduled;
-    here it would take it from its neighbours.
+    Until it is ready a pod has a low priority. On a cluster its CPU request has room of its own, or it would not be
+    scheduled; here it would take that from its neighbours.
     """
 
     def __init__(
@@ -228,8 +228,8 @@ class Pod:
         """Give every thread of the process its ordinary priority."""
         assert self._process is not None  # noqa: S101 - only what runs becomes ready
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            for thread in os.listdir(f"/proc/{self._process.pid}/task"):
-                os.setpriority(os.PRIO_PROCESS, int(thread), 0)
+            for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
 
     def _set_ready(self, *, now: bool) -> None:
         if now == self.ready:

@@ -72,7 +72,7 @@ class Proxy:
                 installed(), "-db", "-f", str(configuration), stdout=log, stderr=log
             )
         async with asyncio.timeout(10):
-            while not self._socket.exists():
+            while not self._socket.exists():  # noqa: ASYNC110 - another process makes it
                 await asyncio.sleep(0.05)
         return self
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from tools.simulated.manifests import DeploymentSpec
 from tools.simulated.pods import Pod
@@ -110,7 +110,7 @@ class Cluster:
     async def endpoints_are(self, number: int) -> None:
         """Wait until the proxy knows `number` pods."""
         while len(self.endpoints) != number:
-            await asyncio.sleep(0.05)
+            await self._something_changes()
 
     async def _something_changes(self) -> None:
         """Wait for a change; a pod also becomes available by waiting (minReadySeconds), so not for ever."""
@@ -165,6 +165,7 @@ class Cluster:
         if ready and not pod.gone.is_set() and pod.address not in self.endpoints:
             self.endpoints.add(pod.address)
             await self._proxy.add(pod.address, pod.port)
+            self._event.set()
         elif not ready and pod.address in self.endpoints:
             self.endpoints.discard(pod.address)
             await self._proxy.withdraw(pod.address)
@@ -172,8 +173,8 @@ class Cluster:
             if asked is not None:
                 self.seen.withdrawn_after_seconds.append(time.perf_counter() - asked)
 
-    def _spawn(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 
