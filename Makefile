@@ -2,7 +2,8 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format serve train lock wheelhouse image image-training clean distclean
+.PHONY: help run test lint format serve train bench bench-peers soak monitoring-test dashboards lock wheelhouse image \
+  image-training clean distclean
 
 BIN := .venv/bin
 # The service's port, and where the artifacts lie.
@@ -47,6 +48,25 @@ train: .venv/.train ## train, gate and publish one more version of the sentiment
 
 .venv/.dev: pyproject.toml constraints.txt
 	@tools/setup train,dev --torch-index "$(TORCH_INDEX)" --stamp .venv/.train --stamp .venv/.dev
+
+QUICK ?=
+MINUTES ?= 30
+PEERS ?=
+
+bench: .venv/.train ## measure the served model against its limit and every target (QUICK=1: two minutes)
+	@exec $(BIN)/python -m benchmarks.bench --repository $(MODELS) $(if $(QUICK),--quick,--write-docs)
+
+bench-peers: .venv/.train ## the same load on other servers, each in its own environment (PEERS="mosec litserve")
+	@exec $(BIN)/python -m benchmarks.peers --repository $(MODELS) $(if $(QUICK),--quick) $(PEERS)
+
+soak: .venv/.train ## MINUTES of mixed load; memory and open files over time
+	@exec $(BIN)/python -m benchmarks.soak --repository $(MODELS) --minutes $(MINUTES)
+
+monitoring-test: .venv/.dev ## rules, panels and alerts against a real Prometheus and Alertmanager
+	@exec $(BIN)/python -m tools.monitoring_test
+
+dashboards: .venv/.dev ## write monitoring/grafana/dashboards from tools/dashboards.py
+	@exec $(BIN)/python -m tools.dashboards
 
 lock: ## write constraints.txt anew from pyproject.toml
 	@TORCH_INDEX="$(TORCH_INDEX)" tools/lock

@@ -257,7 +257,7 @@ def write_results(name: str, result: Mapping[str, Any], raw: Mapping[str, Any]) 
     try:
         from benchmarks.plots import draw_all
 
-        draw_all(result, RESULTS)
+        draw_all(result, RESULTS, prefix="quick-" if name == "quick" else "")
     except ModuleNotFoundError as error:
         print(f"no plots: {error.name} is not installed", file=sys.stderr)
 

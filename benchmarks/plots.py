@@ -8,9 +8,9 @@ _SIZE: Final = (7.0, 4.2)
 
 
 def draw_all(
-    result: Mapping[str, Any], folder: Path, peers: Mapping[str, Mapping[str, Any]] | None = None
+    result: Mapping[str, Any], folder: Path, peers: Mapping[str, Mapping[str, Any]] | None = None, *, prefix: str = ""
 ) -> list[Path]:
-    """Write every plot the result has figures for, as SVG; returns their paths."""
+    """Write every plot the result has figures for, as `PREFIXname.svg`; returns their paths."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -19,9 +19,11 @@ def draw_all(
     folder.mkdir(parents=True, exist_ok=True)
     everyone = {"slipway": result, **(peers or {})}
     drawn = [
-        _draw_open_loop({name: each for name, each in everyone.items() if "open_loop" in each}, folder),
-        _draw_cpu(everyone, result, folder),
-        _draw_padding(result, folder),
+        _draw_open_loop(
+            {n: each for n, each in everyone.items() if "open_loop" in each}, folder / f"{prefix}open-loop.svg"
+        ),
+        _draw_cpu(everyone, result, folder / f"{prefix}cpu-per-request.svg"),
+        _draw_padding(result, folder / f"{prefix}padding.svg"),
     ]
     return [path for path in drawn if path is not None]
 
@@ -32,7 +34,7 @@ def _save(figure: Any, path: Path) -> Path:
     return path
 
 
-def _draw_open_loop(everyone: Mapping[str, Mapping[str, Any]], folder: Path) -> Path | None:
+def _draw_open_loop(everyone: Mapping[str, Mapping[str, Any]], path: Path) -> Path | None:
     """p50 and p99 of accepted requests, and goodput, over what was offered."""
     if not everyone:
         return None
@@ -53,10 +55,10 @@ def _draw_open_loop(everyone: Mapping[str, Mapping[str, Any]], folder: Path) -> 
     for axes in (latency, goodput):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    return _save(figure, folder / "open-loop.svg")
+    return _save(figure, path)
 
 
-def _draw_cpu(everyone: Mapping[str, Mapping[str, Any]], result: Mapping[str, Any], folder: Path) -> Path | None:
+def _draw_cpu(everyone: Mapping[str, Mapping[str, Any]], result: Mapping[str, Any], path: Path) -> Path | None:
     from matplotlib.figure import Figure
 
     costs = {name: each["cpu_ms_per_request"]["32"] for name, each in everyone.items() if "cpu_ms_per_request" in each}
@@ -70,10 +72,10 @@ def _draw_cpu(everyone: Mapping[str, Mapping[str, Any]], result: Mapping[str, An
         axes.axvline(limit, color="black", linestyle="--", label="the in-process limit")
         axes.legend(fontsize=8)
     axes.set(xlabel="CPU ms per request, 32 clients, short texts")
-    return _save(figure, folder / "cpu-per-request.svg")
+    return _save(figure, path)
 
 
-def _draw_padding(result: Mapping[str, Any], folder: Path) -> Path | None:
+def _draw_padding(result: Mapping[str, Any], path: Path) -> Path | None:
     from matplotlib.figure import Figure
 
     padding: Mapping[str, float] = result.get("padding", {})
@@ -85,4 +87,4 @@ def _draw_padding(result: Mapping[str, Any], folder: Path) -> Path | None:
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(ylabel="padded over real tokens", ylim=(0.9, None), title="Padding by load")
     axes.tick_params(axis="x", rotation=30, labelsize=8)
-    return _save(figure, folder / "padding.svg")
+    return _save(figure, path)

@@ -26,9 +26,12 @@ def build_yardstick(artifact: Artifact, cache: Path, checkpoint: Path | None = N
     """The quantized graph's file in `cache`, made once for each source.
 
     Made from the artifact's fp32 graph when that is fused, or can be; otherwise (a graph rewritten by us) exported
-    again from `checkpoint`, a folder with the fine-tuned model. Raises BenchmarkError when neither works.
+    again from `checkpoint`, a folder with the fine-tuned model, or the newest of that model below `runs/`. The speed
+    does not depend on the weights. Raises BenchmarkError when neither works.
     """
     source = artifact.path / _fp32_file(artifact)
+    if checkpoint is None and what_is_not_fused(operators(source)) is not None:
+        checkpoint = newest_checkpoint(Path("runs", artifact.manifest.name))
     origin = source if checkpoint is None else checkpoint / "model.safetensors"
     target = cache / f"yardstick-{_digest(origin)}.onnx"
     if target.is_file():
@@ -45,6 +48,12 @@ def build_yardstick(artifact: Artifact, cache: Path, checkpoint: Path | None = N
         _quantize(fused, quantized)
         quantized.replace(target)
     return target
+
+
+def newest_checkpoint(runs: Path) -> Path | None:
+    """The folder of the model that was fine-tuned last, as `slipway train` leaves it (training/pipeline.py)."""
+    found = [path for path in runs.glob("*/fine-tune/*/model.safetensors") if (path.parent / "config.json").is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def _fp32_file(artifact: Artifact) -> str:
@@ -125,10 +134,12 @@ def _digest(path: Path) -> str:
 @contextlib.contextmanager
 def _quiet() -> Any:
     """The optimizer and the quantizer narrate every node."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("", "fusion_base", "fusion_attention", "onnxruntime")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        root.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

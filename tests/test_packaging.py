@@ -183,9 +183,7 @@ def test_compose_has_no_password() -> None:
 def test_compose_starts_what_is_asked_after_who_answers() -> None:
     assert compose("prometheus")["depends_on"]["service"] == {"condition": "service_healthy"}
     assert compose("balancer")["depends_on"].keys() == {"service", "service-2"}
-    servers = re.findall(
-        r"^ *server \w+ (\S+):(\d+)$", document("docker-compose.yml")["configs"]["balancer"]["content"], re.M
-    )
+    servers = re.findall(r"^ *server \w+ (\S+):(\d+)$", read("compose/balancer.cfg"), re.MULTILINE)
     port = settings_of_image("service")["SLIPWAY_PORT"]
     assert servers == [("service", port), ("service-2", port)]
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from artifact.manifest import Binned, Reference
 from tests.tiny_artifact import publish_tiny
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -30,6 +31,15 @@ ALERTMANAGER: Final = "http://127.0.0.1:9093"
 SERVICE: Final = "http://127.0.0.1:8000"
 BALANCER: Final = "http://127.0.0.1:8080"
 ALERT: Final = "SlipwayDown"
+# What training would record about held-out rows; the panels on drift compare with it.
+USUAL: Final = Reference(
+    rows=100,
+    input_tokens=Binned(edges=(4, 8), shares=(0.5, 0.3, 0.2)),
+    unknown_tokens=Binned(edges=(0, 0.5), shares=(0.9, 0.1, 0)),
+    unknown_token_share=0.02,
+    label_shares=(0.4, 0.6),
+    scores=Binned(edges=(0.75,), shares=(0.2, 0.8)),
+)
 # What Grafana fills in.
 _VARIABLES: Final = {"$__rate_interval": "1m", "$__interval": "15s", "$__range": "5m"}
 
@@ -195,7 +205,7 @@ def main() -> int:
     """Run it, print what was seen."""
     with tempfile.TemporaryDirectory(prefix="slipway-compose-") as scratch:
         models = Path(scratch) / "models"
-        publish_tiny(models)
+        publish_tiny(models, reference=USUAL)
         for path in (models.parent, *models.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)  # the container's user is another one
         report = run(models)

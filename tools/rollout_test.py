@@ -8,6 +8,7 @@ output is one JSON document; the exit status is 1 when a promise was broken.
 import argparse
 import asyncio
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -139,6 +140,10 @@ async def simulate(
         async with Load(proxy.ports, rate, path):
             steady, rolling = await roll_and_rest(cluster, spec, options)
             stuck, kept = await roll_bad(cluster, spec, bad)
+        if options.keep is not None:
+            options.keep.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, options.keep)
+            (options.keep / "events.json").write_text(json.dumps(cluster.events), encoding="utf-8")
         report = account(read_records(path), steady, rolling, stuck)
         return report | {
             "bad_rollout_kept_old_pods": kept,
@@ -268,6 +273,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--models", type=Path, help="Repository to serve; without it a model of similar cost is published."
     )
+    parser.add_argument("--keep", type=Path, help="Folder for every request's record and the pods' events.")
     parser.add_argument("--rollouts", type=int, default=ROLLOUTS)
     parser.add_argument("--share", type=float, default=0.5, help="Load as a share of the measured capacity.")
     parser.add_argument("--rest-seconds", type=float, default=8.0)

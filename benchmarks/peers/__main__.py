@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"cannot measure: {error}", file=sys.stderr)
             return 1
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "peers.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    name = "peers-quick.json" if options.quick else "peers.json"
+    (RESULTS / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"\n{table(result)}\n")
     print(json.dumps(result))
     return 1 if result["failed"] else 0

@@ -11,8 +11,8 @@ from artifact.manifest import GOLDEN
 from artifact.publish import publish, staging
 from tests import tiny_artifact
 
-_WIDTH: Final = 1024
-_LAYERS: Final = 48
+_WIDTH: Final = 512
+_LAYERS: Final = 80
 
 
 def publish_costly(repository: Path) -> None:
@@ -27,7 +27,11 @@ def publish_costly(repository: Path) -> None:
 
 
 def burdened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with a tower of dense layers whose result, times nearly nothing, is added to the logits."""
+    """`model` with a tower of dense layers over every token, whose result, times nearly nothing, joins the logits.
+
+    Like an encoder's, the cost grows with tokens, and batching does not make it cheaper. A padding token is all
+    zeros and stays so: an answer still does not depend on it.
+    """
     numbers = np.random.default_rng(7)
     graph = model.graph
     graph.node[-1].output[0] = "light"
@@ -37,10 +41,11 @@ def burdened(model: onnx.ModelProto) -> onnx.ModelProto:
         "narrow": numbers.normal(size=(_WIDTH, 2)) * 1e-12,
     }
     graph.initializer.extend(numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items())
-    graph.node.append(helper.make_node("MatMul", ["mean", "widen"], ["wide_0"]))
+    graph.node.append(helper.make_node("MatMul", ["visible", "widen"], ["wide_0"]))
     for layer in range(_LAYERS):
         graph.node.append(helper.make_node("MatMul", [f"wide_{layer}", "dense"], [f"dense_{layer}"]))
         graph.node.append(helper.make_node("Tanh", [f"dense_{layer}"], [f"wide_{layer + 1}"]))
-    graph.node.append(helper.make_node("MatMul", [f"wide_{_LAYERS}", "narrow"], ["burden"]))
+    graph.node.append(helper.make_node("ReduceSum", [f"wide_{_LAYERS}", "middle"], ["summed"], keepdims=0))
+    graph.node.append(helper.make_node("MatMul", ["summed", "narrow"], ["burden"]))
     graph.node.append(helper.make_node("Add", ["light", "burden"], ["logits"]))
     return model

@@ -69,6 +69,7 @@ class Cluster:
         self.endpoints: set[str] = set()
         self.seen = Seen()
         self.errors: list[str] = []
+        self.events: list[tuple[float, str, str]] = []  # wall-clock time, what, which pod
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,20 +141,24 @@ class Cluster:
         address = f"127.20.{self._made // 250}.{self._made % 250 + 1}"
         pod = Pod(name, address, spec, self._folder / name, self._images, self._claims, self._changed)
         self.pods.append((self.revision, pod))
+        self._note("starting", pod)
         await pod.start()
 
     def _delete(self, pod: Pod) -> None:
         pod.deleting = True
         self._asked_to_end[pod.name] = time.perf_counter()
+        self._note("terminating", pod)
         self._spawn(self._delete_and_record(pod))
 
     async def _delete_and_record(self, pod: Pod) -> None:
         await pod.delete()
+        self._note("gone", pod)
         self.seen.exit_statuses.append(pod.exit_status)
         self.seen.killed += pod.killed
         self.seen.restarts += pod.restarts
 
     def _changed(self, pod: Pod) -> None:
+        self._note("ready" if pod.ready else "not ready", pod)
         if pod.ready and pod.address not in self.endpoints:
             self.seen.ready_after_seconds.append(pod.ready_after_seconds)
         self._spawn(self._follow(pod, ready=pod.ready))
@@ -165,13 +170,18 @@ class Cluster:
         if ready and not pod.gone.is_set() and pod.address not in self.endpoints:
             self.endpoints.add(pod.address)
             await self._proxy.add(pod.address, pod.port)
+            self._note("in", pod)
             self._event.set()
         elif not ready and pod.address in self.endpoints:
             self.endpoints.discard(pod.address)
             await self._proxy.withdraw(pod.address)
+            self._note("out", pod)
             asked = self._asked_to_end.get(pod.name)
             if asked is not None:
                 self.seen.withdrawn_after_seconds.append(time.perf_counter() - asked)
+
+    def _note(self, what: str, pod: Pod) -> None:
+        self.events.append((time.time(), what, pod.name))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
