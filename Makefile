@@ -2,8 +2,9 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format serve train bench bench-peers soak monitoring-test dashboards lock wheelhouse image \
-  image-training clean distclean
+.PHONY: help run test lint format serve train bench bench-peers soak monitoring-test dashboards lock image \
+  image-training image-openvino image-torch model-image image-test compose-test k8s-test k8s-rules rollout-test \
+  hpa-test wheelhouse clean distclean
 
 BIN := .venv/bin
 # The service's port, and where the artifacts lie.
@@ -14,11 +15,16 @@ TORCH_INDEX ?=
 # What builds images, and flags for it, e.g. DOCKER_FLAGS=--network=host.
 DOCKER ?= docker
 DOCKER_FLAGS ?=
+# A repository to pack into the model image, and the image's tag; MODELS is the Makefile's own.
+MODEL_TAG ?= 1
+ENGINE = tools/container-engine
+# Runs where the engine publishes its ports (a network namespace), with the engine's socket.
+INSIDE = $(ENGINE) exec env DOCKER_HOST=unix:///var/tmp/container-engine/docker.sock PATH=/usr/bin:$$PATH
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/.train ## train once, then serve on PORT and try a prediction; Ctrl-C stops it
 	@$(BIN)/python tools/run_demo.py --repository $(MODELS) --port $(PORT)
@@ -78,6 +84,42 @@ image: ## build the service's image, slipway:VERSION
 image-training: ## build the training image, slipway-training:VERSION
 	$(DOCKER) build $(DOCKER_FLAGS) --target training --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
 	  --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag slipway-training:$(VERSION) .
+
+image-openvino: ## build the service's image with OpenVINO, slipway-openvino:VERSION
+	$(DOCKER) build $(DOCKER_FLAGS) --target service-openvino --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$(REVISION) --tag slipway-openvino:$(VERSION) .
+
+image-torch: ## build the service's image with torch, slipway-torch:VERSION
+	$(DOCKER) build $(DOCKER_FLAGS) --target service-torch --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$(REVISION) --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag slipway-torch:$(VERSION) .
+
+model-image: ## pack MODELS into slipway-model:MODEL_TAG and, with the service around it, slipway-baked:VERSION
+	$(DOCKER) build $(DOCKER_FLAGS) -f Dockerfile.model --target model --build-arg MODEL_VERSION=$(MODEL_TAG) \
+	  --tag slipway-model:$(MODEL_TAG) $(MODELS)
+	$(DOCKER) build $(DOCKER_FLAGS) -f Dockerfile.model --target baked --build-arg SERVICE_IMAGE=slipway:$(VERSION) \
+	  --tag slipway-baked:$(VERSION) $(MODELS)
+
+image-test: .venv/.dev ## size, contents, readiness and SBOM of the built image (needs the engine in mode `run`)
+	@tools/toolbox images
+	@$(INSIDE) $(BIN)/python -m tools.image_test
+
+compose-test: .venv/.dev ## start the compose stack, use it, watch the alert, take it down (engine in mode `run`)
+	@$(INSIDE) $(BIN)/python -m tools.compose_test
+
+k8s-test: .venv/.dev ## render every overlay, check schemas of three Kubernetes versions, CRDs and policies
+	@tools/toolbox render k8s
+	@.venv/.tools/bin/python -m tools.k8s_test
+
+k8s-rules: .venv/.dev ## wrap monitoring/rules/ into the PrometheusRule of k8s/
+	@$(BIN)/python -m tools.k8s_rules
+
+rollout-test: .venv/.train ## SIMULATED cluster: ten rolling restarts and a bad rollout under load, real processes
+	@tools/toolbox render
+	@$(BIN)/python -m tools.rollout_test
+
+hpa-test: .venv/.train ## SIMULATED autoscaler under a step of load, over values measured on a real pod
+	@tools/toolbox render
+	@$(BIN)/python -m tools.hpa_test --plot docs/images/hpa-step.png
 
 wheelhouse: .venv/.train ## fetch torch's wheel for the training image, as this machine's pip finds it
 	@$(BIN)/python -m pip download --no-deps --constraint constraints.txt --dest wheelhouse \

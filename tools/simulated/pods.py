@@ -19,7 +19,7 @@ from typing import Any, Final
 from tools.simulated.manifests import ContainerSpec, DeploymentSpec, Probe, repository_of
 
 _OK: Final = range(200, 400)
-_STARTING_NICENESS: Final = 10
+_STARTING_NICENESS: Final = 19
 
 
 class Pod:
