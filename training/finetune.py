@@ -280,7 +280,9 @@ class _Job:
     ) -> FineTuned:
         """Write the model beside its final place, rename it there, then drop the checkpoints."""
         best = trainer.state.best_model_checkpoint
-        temperature = self._calibrate(trainer.model, trainer.processing_class, limit)
+        # Out of the autocast that accelerate puts around a bf16 model: calibrated in the arithmetic that is exported.
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        temperature = self._calibrate(model, trainer.processing_class, limit)
         result = FineTuned(
             model_dir=self._run_dir / "model",
             encoder_name=self._encoder.name,
@@ -315,7 +317,12 @@ class _Job:
         model.eval()
         logits = predict_logits(model, tokenizer, split.texts, max_tokens=limit, progress=self._progress)
         temperature = best_temperature(logits, split.labels)
-        return temperature if divide_logits(model, temperature) else 1.0
+        if divide_logits(model, temperature):
+            return temperature
+        _log.warning(
+            "this model's head cannot be scaled: its scores stay as they are, best at temperature %.2f", temperature
+        )
+        return 1.0
 
 
 def best_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:

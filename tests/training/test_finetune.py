@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from rich.progress import Progress
 from safetensors.numpy import load_file
 
@@ -260,6 +261,23 @@ def test_the_head_is_calibrated_on_the_validation_split(finished: finetune.FineT
     again = finetune.best_temperature(logits, prepared.validation.labels)
     assert finished.temperature != 1.0
     assert again == pytest.approx(1.0, rel=0.05) or finished.temperature == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_model_trained_in_bf16_is_calibrated_in_fp32(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside the Trainer's autocast, logits are too coarse to see that scaling the head divided them."""
+    coarse: list[bool] = []
+
+    def divide(model: transformers.PreTrainedModel, temperature: float) -> bool:
+        coarse.append(hasattr(model, "_original_forward"))
+        return divide_logits(model, temperature)
+
+    divide_logits = finetune.divide_logits
+    monkeypatch.setattr(finetune, "divide_logits", divide)
+    tuned = fine_tune(tiny.recipe(training__precision="bf16"), prepared, encoder, tmp_path / "run", progress)
+    assert coarse == [False]
+    assert tuned.temperature != 1.0
 
 
 def test_the_best_temperature_undoes_a_wrong_one() -> None:
