@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from inference.layout import usable_cores
+from inference.layout import read_cpu, usable_cores
 
 _LIBRARIES: Final = (
     "slipway",
@@ -37,12 +37,13 @@ _OPSET: Final = 17
 
 def describe(command: str) -> dict[str, Any]:
     """Machine, versions, time and the command, for whoever reads the numbers later."""
+    cpu = read_cpu()
     return {
         "command": command,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": cpu_name(),
-        "cores": usable_cores(),
-        "instruction_sets": instruction_sets(),
+        "cpu": cpu.model,
+        "cores": cpu.cores,
+        "instruction_sets": list(cpu.instructions),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "versions": versions(_LIBRARIES),
@@ -60,35 +61,6 @@ def versions(names: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    lines = [line.partition(":") for line in path.read_text(encoding="utf-8").splitlines()]
-    return {key.strip(): value.strip() for key, _, value in reversed(lines)}
-
-
-def cpu_name() -> str:
-    """As the kernel gives it."""
-    return _cpuinfo().get("model name", platform.machine())
-
-
-def instruction_sets() -> list[str]:
-    """Those that decide how fast a precision is."""
-    known = (
-        "avx2",
-        "avx512f",
-        "avx512_vnni",
-        "avx_vnni",
-        "avx512_bf16",
-        "amx_int8",
-        "amx_bf16",
-        "asimddp",
-        "i8mm",
-        "bf16",
-    )
-    facts = _cpuinfo()
-    flags = set(facts.get("flags", facts.get("Features", "")).split())
-    return [name for name in known if name in flags]
 
 
 def _wrk_version() -> str:

@@ -1,10 +1,8 @@
 """The whole line with the real commands: a table in, a trained and gated model out, served, and not a request lost."""
 
 import contextlib
-import csv
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -22,39 +20,13 @@ SLIPWAY = Path(sys.executable).with_name("slipway")
 CLIENTS = 8
 ANSWERS_BEFORE_THE_SIGNAL = 200
 PATIENCE_SECONDS = 60.0
-RECIPE = """
-name = "tiny"
-task = "text-classification"
-labels = ["negative", "positive"]
-[data]
-source = "file"
-path = "reviews.csv"
-[encoder]
-source = "folder"
-name = "encoder"
-[split]
-train = 0.7
-validation = 0.15
-test = 0.15
-[training]
-epochs = 8
-learning_rate = 5e-3
-batch_size = 16
-precision = "fp32"
-"""
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a few hundred rows, a recipe, and what `slipway train` made of them."""
     home = tmp_path_factory.mktemp("line")
-    tiny.encoder_folder(home / "encoder")
-    (home / "recipe.toml").write_text(RECIPE)
-    words = random.Random(5)
-    with (home / "reviews.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        writer.writerows([tiny.review(row % 2, words), ("negative", "positive")[row % 2]] for row in range(300))
+    tiny.project(home)
     finished = run(home, "train", "recipe.toml")
     assert finished.returncode == 0, finished.stderr
     return home

@@ -35,6 +35,7 @@ from artifact.files import cache_dir, record, write_atomically
 from artifact.manifest import GOLDEN, FileRecord, GateResult, Limits, Manifest, Provenance
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
+from inference.layout import read_cpu
 from training.baseline import train_baseline
 from training.card import render_card
 from training.data import read_table
@@ -448,24 +449,5 @@ def _git(git: str, folder: Path, *arguments: str) -> str | None:
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The CPU's name and the instruction sets that decide how fast and how exact int8 is."""
-    try:
-        lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in reversed(lines)}
-    flags = set(facts.get("flags", facts.get("Features", "")).split())
-    known = (
-        "avx2",
-        "avx512f",
-        "avx512_vnni",
-        "avx_vnni",
-        "avx512_bf16",
-        "amx_int8",
-        "amx_bf16",
-        "asimddp",
-        "i8mm",
-        "bf16",
-    )
-    has = ", ".join(flag for flag in known if flag in flags)
-    name = facts.get("model name", platform.machine())
-    return f"{name} ({has})" if has else name
+    cpu = read_cpu(cpuinfo)
+    return f"{cpu.model} ({', '.join(cpu.instructions)})" if cpu.instructions else cpu.model

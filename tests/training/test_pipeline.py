@@ -1,8 +1,7 @@
 """From a recipe and a table to a published artifact: once, again, refused, and killed half-way."""
 
-import csv
 import io
-import random
+import platform
 import re
 import signal
 import subprocess
@@ -54,38 +53,10 @@ class Place:
         return artifact, out.getvalue()
 
 
-RECIPE = """
-name = "tiny"
-task = "text-classification"
-labels = ["negative", "positive"]
-[data]
-source = "file"
-path = "reviews.csv"
-[encoder]
-source = "folder"
-name = "encoder"
-[split]
-train = 0.7
-validation = 0.15
-test = 0.15
-[training]
-epochs = 8
-learning_rate = 5e-3
-batch_size = 16
-precision = "fp32"
-"""
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     home = tmp_path_factory.mktemp("train")
-    tiny.encoder_folder(home / "encoder")
-    (home / "recipe.toml").write_text(RECIPE)
-    words = random.Random(5)
-    with (home / "reviews.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        writer.writerows([tiny.review(row % 2, words), ("negative", "positive")[row % 2]] for row in range(300))
+    tiny.project(home)
     out = io.StringIO()
     artifact = train(
         load_recipe(home / "recipe.toml"),
@@ -248,7 +219,7 @@ def test_local_folders_stay_out_of_the_recipe_that_is_published() -> None:
 def test_facts_about_the_machine(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("model name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni\n")
-    assert cpu_name(cpuinfo) == "Some CPU (avx2, avx512_vnni)"
+    assert cpu_name(cpuinfo) == f"{platform.machine()} Some CPU (avx2, avx512_vnni)"
     assert cpu_name(tmp_path / "absent") != ""
     assert {"python", "torch", "onnxruntime"} <= libraries().keys()
     assert git_commit(tmp_path) == ""

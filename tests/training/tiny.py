@@ -1,5 +1,6 @@
 """Small real things: an encoder of a few thousand weights in the hub's layout, and reviews it can learn from."""
 
+import csv
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,26 @@ _PLAIN = (
 )
 PLAIN = tuple(_PLAIN.split())
 MAX_TOKENS = 64
+_RECIPE = """
+name = "tiny"
+task = "text-classification"
+labels = ["negative", "positive"]
+[data]
+source = "file"
+path = "reviews.csv"
+[encoder]
+source = "folder"
+name = "encoder"
+[split]
+train = 0.7
+validation = 0.15
+test = 0.15
+[training]
+epochs = 8
+learning_rate = 5e-3
+batch_size = 16
+precision = "fp32"
+"""
 
 
 def encoder_folder(folder: Path, *, layers: int = 2) -> EncoderFolder:
@@ -104,3 +125,14 @@ def recipe(**changes: object) -> Recipe:
 def lines(*cells: Sequence[str], separator: str = ",") -> str:
     """Rows of a small table as text."""
     return "".join(separator.join(row) + "\n" for row in cells)
+
+
+def project(home: Path) -> None:
+    """A recipe, its table of 300 reviews and its encoder, as a person would lay them out in `home`."""
+    encoder_folder(home / "encoder")
+    (home / "recipe.toml").write_text(_RECIPE)
+    words = random.Random(5)
+    with (home / "reviews.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows([review(row % 2, words), ("negative", "positive")[row % 2]] for row in range(300))
