@@ -577,7 +577,16 @@ def _description(artifact: "Artifact", aliases: Sequence[str]) -> Iterator[objec
     yield _metrics_table(manifest)
     if manifest.gate.variants:
         yield _table(
-            ["variant", "verdict", "MB", "accuracy [95%]", "largest drift", "labels kept", "drift by neighbours"],
+            [
+                "variant",
+                "verdict",
+                "MB",
+                "accuracy [95%]",
+                "largest drift",
+                "labels kept",
+                "drift by neighbours",
+                "texts/s",
+            ],
             [_verdict(result) for result in manifest.gate.variants],
         )
     for result in manifest.gate.variants:
@@ -601,6 +610,13 @@ def _both(manifest: "Manifest") -> tuple[dict[str, "Estimate"], dict[str, "Estim
     return manifest.gate.reference_metrics, manifest.gate.baseline_metrics
 
 
+def _speed(result: "VariantResult") -> str:
+    """Texts a second on one thread in batches of 8, at the length nearest to 32 tokens."""
+    eights = [cell for cell in result.speed if cell["batch_size"] == 8]
+    nearest = min(eights, key=lambda cell: abs(cell["tokens"] - 32), default=None)
+    return f"{nearest['inputs_per_second']:.0f}" if nearest else ""
+
+
 def _verdict(result: "VariantResult") -> list[str]:
     accuracy = result.metrics.get("accuracy")
     return [
@@ -611,6 +627,7 @@ def _verdict(result: "VariantResult") -> list[str]:
         f"{result.max_score_difference:.2g}",
         f"{result.label_agreement:.2%}",
         f"{result.neighbour_max_score_difference:.2g}, {result.neighbour_label_flips} labels",
+        _speed(result),
     ]
 
 

@@ -18,6 +18,7 @@ from typer.main import get_command
 
 import cli
 from artifact.errors import ArtifactError
+from artifact.manifest import VariantResult
 from artifact.repository import Repository
 from tests.tiny_artifact import publish_tiny
 
@@ -530,3 +531,10 @@ def test_alias_moves_and_removes(tmp_path: Path, capsys: Capture) -> None:
     assert repository.aliases("sentiment") == {}
     assert slipway("models", "alias", "sentiment", "canary", 7, repository=tmp_path) == 1
     assert slipway("models", "alias", "sentiment", "canary", "--remove", repository=tmp_path) == 1
+
+
+def test_the_speed_shown_is_that_of_batches_of_eight_near_32_tokens() -> None:
+    cells = [(1, 32, 10.0), (8, 8, 20.0), (8, 31, 30.0), (8, 127, 40.0), (32, 32, 50.0)]
+    speed = tuple({"batch_size": b, "tokens": t, "inputs_per_second": s} for b, t, s in cells)
+    assert cli._speed(VariantResult(name="fp32", published=True, speed=speed)) == "30"
+    assert cli._speed(VariantResult(name="fp32", published=True)) == ""
