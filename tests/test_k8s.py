@@ -142,8 +142,8 @@ def test_keda_asks_for_series_that_exist_and_for_the_same_targets() -> None:
 
 
 def test_all_autoscalers_grow_at_once_and_shrink_slowly() -> None:
-    paths = ("autoscaling-cpu/hpa.yaml", "autoscaling-prometheus-adapter/hpa.yaml")
-    behaviors = [read(f"components/{path}")["spec"]["behavior"] for path in paths]
+    paths = ("base/hpa.yaml", "components/autoscaling-prometheus-adapter/hpa.yaml")
+    behaviors = [read(path)["spec"]["behavior"] for path in paths]
     keda = read("components/autoscaling-keda/scaledobject.yaml")["spec"]["advanced"]["horizontalPodAutoscalerConfig"]
     assert behaviors == [keda["behavior"]] * 2
     assert behaviors[0]["scaleUp"]["stabilizationWindowSeconds"] == 0
