@@ -5,39 +5,49 @@ from numpy.typing import NDArray
 
 # Weight of the past after one more execution: about the last 200 count, so a machine that slows down is noticed.
 _FORGETTING = 0.995
-_PRIOR_VARIANCE = 1e6
-_MAX_VARIANCE = 1e12
+# Small beside what a few executions tell (features are near 0.1 to 1), enough where they tell nothing.
+_RIDGE = 1e-3
 
 
 class CostModel:
-    """seconds = constant + a * real tokens + b * padded tokens, fitted by recursive least squares with forgetting.
+    """seconds = constant + a * real tokens + b * padded tokens, none of the three negative.
 
-    Source: Haykin, Adaptive Filter Theory, chapter on the RLS algorithm. Features are in thousands of tokens so that
-    the matrix stays well scaled. Not thread-safe: its owner holds a lock.
+    Least squares over the recent past with a ridge penalty (Hoerl & Kennard 1970). The penalty is never forgotten:
+    real and padded tokens move together, and recursive least squares without it let the difference of their weights
+    grow until a queue of 30 texts was predicted to take two minutes (docs/log.md). Not thread-safe: its owner holds a
+    lock.
     """
 
     def __init__(self) -> None:
+        self._products: NDArray[np.float64] = np.zeros((3, 3))
+        self._targets: NDArray[np.float64] = np.zeros(3)
         self._weights: NDArray[np.float64] = np.zeros(3)
-        self._covariance: NDArray[np.float64] = np.eye(3) * _PRIOR_VARIANCE
-        self.observations = 0
 
     def observe(self, real_tokens: int, padded_tokens: int, seconds: float) -> None:
         """Learn from one finished execution."""
-        features = _features(real_tokens, padded_tokens)
-        projected = self._covariance @ features
-        gain = projected / (_FORGETTING + features @ projected)
-        self._weights = self._weights + gain * (seconds - features @ self._weights)
-        covariance = (self._covariance - np.outer(gain, projected)) / _FORGETTING
-        # Without bound a direction that is never excited (real and padded tokens move together) would grow for ever.
-        self._covariance = covariance if np.trace(covariance) < _MAX_VARIANCE else np.eye(3) * _PRIOR_VARIANCE
-        self.observations += 1
+        features = _features(1.0, real_tokens, padded_tokens)
+        self._products = self._products * _FORGETTING + np.outer(features, features)
+        self._targets = self._targets * _FORGETTING + features * seconds
+        self._weights = _non_negative(self._products + _RIDGE * np.eye(3), self._targets)
 
     def predict(self, real_tokens: float, padded_tokens: float, executions: float = 1) -> float:
         """Seconds that work of this size takes on one worker. Zero before the first observation, never negative."""
-        features = _features(real_tokens, padded_tokens)
-        features[0] = executions
-        return max(0.0, float(features @ self._weights))
+        return float(_features(executions, real_tokens, padded_tokens) @ self._weights)
 
 
-def _features(real_tokens: float, padded_tokens: float) -> NDArray[np.float64]:
-    return np.array([1.0, real_tokens / 1000, padded_tokens / 1000])
+def _features(executions: float, real_tokens: float, padded_tokens: float) -> NDArray[np.float64]:
+    """In thousands of tokens, so that the three are of one size."""
+    return np.array([executions, real_tokens / 1000, padded_tokens / 1000])
+
+
+def _non_negative(products: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The solution of the normal equations, without the features whose weight would be negative."""
+    kept = np.arange(3)
+    weights = np.zeros(3)
+    while kept.size:
+        solution = np.linalg.solve(products[np.ix_(kept, kept)], targets[kept])
+        if (solution >= 0).all():
+            weights[kept] = solution
+            break
+        kept = kept[solution >= 0]
+    return weights

@@ -42,3 +42,16 @@ def test_it_is_never_negative_and_stays_finite_when_every_batch_is_alike() -> No
     assert model.predict(40, 40) == pytest.approx(0.003, rel=0.05)
     assert model.predict(0, 0, executions=0) >= 0
     assert np.isfinite(model.predict(512, 512))
+
+
+def test_a_queue_is_never_predicted_to_take_many_times_what_it_does() -> None:
+    """Traffic that changes its kind, noisy and with real and padded tokens moving together."""
+    random = np.random.default_rng(0)
+    model = CostModel()
+    for inputs, least, most in [(1, 8, 54), (3, 20, 30), (8, 24, 28), (2, 180, 210), (1, 180, 512)] * 2:
+        for _ in range(300):
+            lengths = random.integers(least, most, inputs)
+            padded = int(lengths.max()) * inputs
+            model.observe(int(lengths.sum()), padded, (6e-4 + 4.4e-5 * padded) * random.lognormal(0, 0.2))
+            for tokens in (32 * 27, 30 * 200, 120 * 27):
+                assert model.predict(tokens, tokens, executions=tokens / 512) < 10 * 4.4e-5 * tokens
