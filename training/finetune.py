@@ -26,7 +26,6 @@ import torch
 import transformers
 from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
-from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from training.errors import FineTuneFailed, SourceUnavailable
@@ -34,6 +33,7 @@ from training.evaluate import softmax
 from training.prepare import Prepared, Split
 from training.recipe import Recipe, TrainingSection
 from training.sources import EncoderFolder
+from training.temperature import best_temperature, divide_logits
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Attention = Literal["eager", "sdpa"]
@@ -47,7 +47,6 @@ _QUANTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "max": 100}
 _UNBOUNDED_TOKENS: Final = 100_000
 _FALLBACK_TOKENS: Final = 512
 _BF16_WORTH_IT: Final = 1.15
-_LOG_TEMPERATURES: Final = (math.log(0.1), math.log(10.0))
 
 
 class CurvePoint(BaseModel):
@@ -323,46 +322,6 @@ class _Job:
             "this model's head cannot be scaled: its scores stay as they are, best at temperature %.2f", temperature
         )
         return 1.0
-
-
-def best_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64]) -> float:
-    """The temperature that gives the lowest log loss (Guo et al. 2017, section 4.2). It changes no label."""
-
-    def log_loss(log_temperature: float) -> float:
-        scores = softmax(logits / np.exp(log_temperature))
-        return float(-np.log(np.clip(scores[np.arange(len(labels)), labels], 1e-15, 1)).mean())
-
-    return float(np.exp(minimize_scalar(log_loss, bounds=_LOG_TEMPERATURES, method="bounded").x))
-
-
-def divide_logits(model: transformers.PreTrainedModel, temperature: float) -> bool:
-    """Divide the last linear layer by `temperature`; False, and nothing changed, if that does not do it to the logits.
-
-    Folded into the weights, the temperature costs nothing at serving time and no exporter needs to know of it.
-    """
-    heads = [
-        module
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear) and module.out_features == model.config.num_labels
-    ]
-    if not heads:
-        return False
-    probe = torch.arange(8, device=model.device).unsqueeze(0)
-    with torch.inference_mode():
-        before = model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits
-        _scale(heads[-1], 1 / temperature)
-        after = model(input_ids=probe, attention_mask=torch.ones_like(probe)).logits
-    if torch.allclose(after * temperature, before, rtol=1e-3, atol=1e-4):
-        return True
-    _scale(heads[-1], temperature)
-    return False
-
-
-def _scale(layer: torch.nn.Linear, factor: float) -> None:
-    with torch.no_grad():
-        layer.weight.mul_(factor)
-        if layer.bias is not None:
-            layer.bias.mul_(factor)
 
 
 def soft_cross_entropy(

@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 from tests.training import tiny
 from training import finetune
 from training.errors import FineTuneFailed, SourceUnavailable
-from training.evaluate import softmax
 from training.finetune import fine_tune, load_model, load_tokenizer, predict_logits
 from training.prepare import Prepared, Split, prepare
 from training.sources import EncoderFolder
+from training.temperature import best_temperature, divide_logits
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def test_the_head_is_calibrated_on_the_validation_split(finished: finetune.FineT
     """What is saved is already at the best temperature, so fitting once more finds 1."""
     model, tokenizer = load_model(finished.model_dir), load_tokenizer(finished.model_dir)
     logits = predict_logits(model, tokenizer, prepared.validation.texts, max_tokens=tiny.MAX_TOKENS)
-    again = finetune.best_temperature(logits, prepared.validation.labels)
+    again = best_temperature(logits, prepared.validation.labels)
     assert finished.temperature != 1.0
     assert again == pytest.approx(1.0, rel=0.05) or finished.temperature == pytest.approx(0.1, rel=0.05)
 
@@ -273,28 +273,10 @@ def test_a_model_trained_in_bf16_is_calibrated_in_fp32(
         coarse.append(hasattr(model, "_original_forward"))
         return divide_logits(model, temperature)
 
-    divide_logits = finetune.divide_logits
     monkeypatch.setattr(finetune, "divide_logits", divide)
     tuned = fine_tune(tiny.recipe(training__precision="bf16"), prepared, encoder, tmp_path / "run", progress)
     assert coarse == [False]
     assert tuned.temperature != 1.0
-
-
-def test_the_best_temperature_undoes_a_wrong_one() -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(20_000, 2)) * 2
-    labels = (rng.uniform(size=20_000) < softmax(logits)[:, 1]).astype(np.int64)
-    assert finetune.best_temperature(logits * 3, labels) == pytest.approx(3, rel=0.05)
-
-
-def test_a_model_without_a_linear_head_is_left_as_it_is(encoder: EncoderFolder) -> None:
-    model = finetune._load_encoder(encoder, ("negative", "positive"))[0].eval()
-    assert finetune.divide_logits(model, 2.0)
-    finetune._scale(model.classifier, 1000)
-    model.classifier = torch.nn.Sequential(model.classifier, torch.nn.Tanh())
-    weight = model.classifier[0].weight.clone()
-    assert not finetune.divide_logits(model, 2.0)
-    torch.testing.assert_close(model.classifier[0].weight, weight)
 
 
 def test_layers_below_learn_more_slowly(encoder: EncoderFolder) -> None:
