@@ -29,6 +29,9 @@ _log = logging.getLogger("slipway.batcher")
 _BATCH_HANDICAP_SECONDS = 2.0
 # Inputs tokenized in one go before a worker computes again: keeps one huge body from holding back the others.
 _TOKENIZE_AT_MOST = 64
+# Share of a request's time that predicted waiting and computing may fill. The prediction knows nothing of parsing, the
+# event loop and other processes, and an answer that comes just after its deadline is work thrown away.
+_ADMISSIBLE_SHARE = 0.6
 # Stuck threads cannot be ended. With this many per worker the process is beyond repair and says so.
 _STUCK_PER_WORKER = 4
 
@@ -170,7 +173,7 @@ class Batcher:
         if timeout_seconds is None or not self.waiting:
             return
         needed = self.predicted_wait_seconds(self._waiting.estimate(values), len(values))
-        if needed > timeout_seconds:
+        if needed > _ADMISSIBLE_SHARE * timeout_seconds:
             raise Overloaded(
                 f"the answer would take about {needed:.1f} seconds and the request allows {timeout_seconds:g}",
                 retry_after_seconds=max(0.1, wait),
