@@ -164,11 +164,10 @@ class Batcher:
     def _refuse_what_cannot_be_done(self, values: Sequence[str], timeout_seconds: float | None) -> None:
         if self.waiting + len(values) > self._limits.max_queue_size:
             self._waiting.forget_the_gone()
-        wait = self.predicted_wait_seconds()
         if self.waiting + len(values) > self._limits.max_queue_size:
             raise Overloaded(
                 f"{self.waiting} inputs are waiting and the queue holds {self._limits.max_queue_size}",
-                retry_after_seconds=max(0.1, wait),
+                retry_after_seconds=max(0.1, self.predicted_wait_seconds()),
             )
         if timeout_seconds is None or not self.waiting:
             return
@@ -176,7 +175,7 @@ class Batcher:
         if needed > _ADMISSIBLE_SHARE * timeout_seconds:
             raise Overloaded(
                 f"the answer would take about {needed:.1f} seconds and the request allows {timeout_seconds:g}",
-                retry_after_seconds=max(0.1, wait),
+                retry_after_seconds=max(0.1, self.predicted_wait_seconds()),
             )
 
     def run_together(self, values: Sequence[str]) -> list[Prediction]:
