@@ -16,7 +16,6 @@ import uvloop
 from numpy.typing import NDArray
 
 from artifact.repository import Artifact
-from inference.batcher import Observer
 from inference.model import Model
 from service import logs
 from service.config import Settings
@@ -38,11 +37,11 @@ class IdleBackend:
         return {self._output: np.zeros((rows, self._labels), dtype=np.float32)}
 
 
-def load(artifact: Artifact, observer: Observer) -> Model:
+def load(artifact: Artifact) -> Model:
     """The serving path without the engine, and so without the golden check."""
     manifest = artifact.manifest
     backend = IdleBackend(manifest.outputs[0].name, len(manifest.labels))
-    return Model.assemble(artifact, manifest.variants[0], backend, observer=observer)
+    return Model.assemble(artifact, manifest.variants[0], backend)
 
 
 async def _run(server: Server) -> int:

@@ -75,6 +75,7 @@ class Execution:
     batch: list[Entry]
     worker: threading.Thread
     started: float
+    observer: Observer
     overdue: bool = False
 
 
@@ -89,12 +90,11 @@ class Batcher:
         *,
         workers: int = 1,
         execution_timeout_seconds: float = 30.0,
-        observer: Observer | None = None,
     ) -> None:
         self._backend = backend
         self._task = task
         self._limits = limits
-        self._observer: Observer = observer or SilentObserver()
+        self._observer: Observer = SilentObserver()
         self._execution_timeout = execution_timeout_seconds
         self._changed = threading.Condition()
         self._waiting = WaitingRoom(limits)
@@ -110,6 +110,11 @@ class Batcher:
         for _ in range(workers):
             self._start_worker()
         threading.Thread(target=self._watch, name="slipway-watchdog", daemon=True).start()
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of every execution that starts from now on; one that runs already was somebody else's."""
+        with self._changed:
+            self._observer = observer
 
     @property
     def waiting(self) -> int:
@@ -187,7 +192,7 @@ class Batcher:
         now = time.perf_counter()
         ticket = Ticket(len(values), now, lambda _: None)
         batch = [Entry(ticket, index, value, True, now, now, None) for index, value in enumerate(values)]
-        self._finish(Execution(self._prepare(batch), threading.current_thread(), now))
+        self._finish(Execution(self._prepare(batch), threading.current_thread(), now, SilentObserver()))
         return list(ticket.result().predictions)
 
     def close(self) -> None:
@@ -282,7 +287,7 @@ class Batcher:
             self._changed.notify()
         if not batch:
             return None
-        execution = Execution(batch, threading.current_thread(), now)
+        execution = Execution(batch, threading.current_thread(), now, self._observer)
         self._running.add(execution)
         self._executing += len(batch)
         return execution
@@ -300,7 +305,7 @@ class Batcher:
         with self._changed:
             if not failed and not execution.overdue:
                 self._cost.observe(real, padded, now - started)
-        self._observer.batch_done(
+        execution.observer.batch_done(
             inputs=len(batch),
             real_tokens=real,
             padded_tokens=padded,
@@ -309,7 +314,7 @@ class Batcher:
             inference_seconds=now - started,
             failed=failed or execution.overdue,
         )
-        self._observer.inputs_done([entry.prepared for entry in batch], outcomes)
+        execution.observer.inputs_done([entry.prepared for entry in batch], outcomes)
 
     def _infer(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         """One outcome per entry, whatever the backend does."""

@@ -17,7 +17,6 @@ from artifact.errors import SlipwayError
 from artifact.files import write_atomically
 from artifact.repository import Artifact
 from inference.backends.registry import installed_engines
-from inference.batcher import Observer
 from inference.calibration import Measurement, Sample, calibrate, options_of
 from inference.layout import Cpu, read_cpu
 from inference.model import Model, Options
@@ -210,7 +209,6 @@ def load_model(
     cache: Cache,
     wish: Wish | None = None,
     options: Options | None = None,
-    observer: Observer | None = None,
     calibrate_seconds: float = 0.0,
 ) -> Model:
     """Load what was asked for, else what was measured here, else what the rule says; `model.why` tells which.
@@ -222,7 +220,7 @@ def load_model(
     choices = list(_choices(artifact, cache, wish, calibrate_seconds))
     for number, choice in enumerate(choices, 1):
         try:
-            model = _load(artifact, choice, options, observer)
+            model = _load(artifact, choice, options)
         except SlipwayError as error:
             if number == len(choices):
                 raise
@@ -234,10 +232,8 @@ def load_model(
     raise AssertionError("there is always a plan")
 
 
-def _load(artifact: Artifact, choice: Choice, options: Options | None, observer: Observer | None) -> Model:
-    model = Model.load(
-        artifact, variant=choice.plan.variant, options=options_of(choice.plan, options), observer=observer
-    )
+def _load(artifact: Artifact, choice: Choice, options: Options | None) -> Model:
+    model = Model.load(artifact, variant=choice.plan.variant, options=options_of(choice.plan, options))
     model.why = choice.why
     _log.info("%s runs %s: %s", artifact.manifest.name, choice.plan, choice.why)
     return model

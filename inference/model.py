@@ -77,14 +77,13 @@ class Model:
         *,
         variant: str | None = None,
         options: Options | None = None,
-        observer: Observer | None = None,
     ) -> "Model":
         """Load, warm up through the real path, and reproduce the golden answers on this CPU.
 
         `variant` names one the manifest lists; the first is the default. Raises ArtifactNotFound for an unknown
         variant, ArtifactCorrupt for files that do not load or answers that differ.
         """
-        model = cls.open(artifact, variant=variant, options=options, observer=observer)
+        model = cls.open(artifact, variant=variant, options=options)
         try:
             model.check_golden()
             model.warm_up()
@@ -100,7 +99,6 @@ class Model:
         *,
         variant: str | None = None,
         options: Options | None = None,
-        observer: Observer | None = None,
     ) -> "Model":
         """Load without checking or warming up: for who measures how far the answers are off. Raises as `load`."""
         options = options or Options()
@@ -112,7 +110,7 @@ class Model:
             workers=options.workers or usable_cores(),
             threads=options.threads,
         )
-        return cls.assemble(artifact, chosen, backend, options=options, observer=observer)
+        return cls.assemble(artifact, chosen, backend, options=options)
 
     @classmethod
     def assemble(
@@ -122,7 +120,6 @@ class Model:
         backend: Backend,
         *,
         options: Options | None = None,
-        observer: Observer | None = None,
     ) -> "Model":
         """Put the serving path around an open backend, unchecked: the gate judges variants before they are golden."""
         options = options or Options()
@@ -134,10 +131,13 @@ class Model:
             options.limits,
             workers=workers,
             execution_timeout_seconds=options.execution_timeout_seconds,
-            observer=observer,
         )
         plan = Plan(variant.name, backend.engine, workers, options.threads)
         return cls(artifact, variant, task, batcher, plan, options.limits)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` of every execution from now on; warming up and checking went before."""
+        self.batcher.observe(observer)
 
     def check_golden(self) -> None:
         """Reproduce the artifact's golden answers on this engine and CPU. Raises ArtifactCorrupt."""

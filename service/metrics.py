@@ -183,13 +183,9 @@ class Metrics:
 
 
 class ModelObserver:
-    """Feeds one model's executions into the metrics. Series are looked up once; called from worker threads.
-
-    Silent until `counting`: what a model computes to warm up and to check itself is nobody's traffic.
-    """
+    """Feeds one model's executions into the metrics. Series are looked up once; called from worker threads."""
 
     def __init__(self, metrics: Metrics, key: ModelKey, manifest: Manifest | None = None) -> None:
-        self.counting = False
         labels = (key.model, key.version, key.task)
         self._drift = metrics.drift(manifest, labels) if manifest else None
         self._unknown = metrics.unknown_tokens.labels(*labels)
@@ -216,8 +212,6 @@ class ModelObserver:
         failed: bool,
     ) -> None:
         """Record one execution."""
-        if not self.counting:
-            return
         for seconds in queue_seconds:
             self._queue.observe(seconds)
         self._tokenization.observe(tokenization_seconds)
@@ -231,8 +225,6 @@ class ModelObserver:
 
     def inputs_done(self, inputs: Sequence[Prepared], outcomes: Sequence[Prediction | BackendFailed]) -> None:
         """Record what one execution's inputs and predictions were like."""
-        if not self.counting:
-            return
         self._unknown.inc(sum(prepared.unknown for prepared in inputs))
         if self._drift:
             self._drift.observe(inputs, outcomes)

@@ -15,7 +15,6 @@ from typing import Final, Literal, TypeVar
 
 from artifact.errors import ArtifactError, SlipwayError
 from artifact.repository import PRODUCTION, Artifact, Repository
-from inference.batcher import Observer
 from inference.errors import BadInput, NotReady, UnknownModel
 from inference.model import Model
 from service.logs import logger
@@ -23,7 +22,7 @@ from service.metrics import Metrics, ModelKey, ModelObserver
 
 State = Literal["loading", "ready", "failed"]
 Status = Literal["ready", "loading", "empty", "failed"]
-Load = Callable[[Artifact, Observer], Model]
+Load = Callable[[Artifact], Model]
 _T = TypeVar("_T")
 _STUCK: Final = "its executions hang; only a new process can help"
 _HOW_TO_PUBLISH: Final = (
@@ -171,9 +170,8 @@ class Registry:
     def _open_blocking(self, served: Served) -> Model:
         artifact = self._repository.open(served.name, served.version)
         key = ModelKey(served.name, str(served.version), artifact.manifest.task)
-        observer = ModelObserver(self._metrics, key, artifact.manifest)
-        model = self._load(artifact, observer)
-        observer.counting = True
+        model = self._load(artifact)
+        model.observe(ModelObserver(self._metrics, key, artifact.manifest))
         return model
 
     def _publish(self, served: Served, model: Model, seconds: float) -> None:
@@ -189,6 +187,7 @@ class Registry:
         labels = (served.name, str(served.version), served.task)
         default = str(served.default).lower()
         self._metrics.model_info.labels(*labels, model.variant.name, model.plan.engine, model.digest, default).set(1)
+        self._metrics.workers.set(model.plan.workers)
         self._metrics.model_load_duration.labels(*labels).set(seconds)
 
     @property

@@ -23,9 +23,8 @@ from uvicorn.server import ServerState
 
 from artifact.files import cache_dir
 from artifact.repository import Artifact, Repository
-from inference.batcher import Observer
 from inference.engines import load_model, open_cache
-from inference.layout import usable_cores, usable_memory
+from inference.layout import usable_memory
 from inference.model import Model, Options
 from inference.plan import Wish
 from inference.policy import Limits
@@ -122,13 +121,12 @@ def loader(settings: Settings) -> Load:
     wish = Wish(settings.variant, settings.engine, settings.workers, settings.threads)
     cache = open_cache(settings.cache_dir or cache_dir(os.environ))
 
-    def load(artifact: Artifact, observer: Observer) -> Model:
+    def load(artifact: Artifact) -> Model:
         return load_model(
             artifact,
             cache=cache,
             wish=wish,
             options=Options(limits=limits),
-            observer=observer,
             calibrate_seconds=settings.calibrate_seconds,
         )
 
@@ -173,7 +171,6 @@ class Server:
         settings = self._settings
         metrics = Metrics()
         metrics.queue_limit.set(settings.max_queue_size)
-        metrics.workers.set(settings.workers or usable_cores())
         metrics.memory_limit.set(usable_memory())
         registry = Registry(
             Repository(settings.repository),

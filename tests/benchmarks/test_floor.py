@@ -4,7 +4,6 @@ import numpy as np
 
 from artifact.repository import Repository
 from benchmarks.floor import IdleBackend, load
-from inference.batcher import SilentObserver
 from tests.tiny_artifact import publish_tiny
 
 
@@ -16,7 +15,7 @@ def test_an_idle_backend_answers_with_zeros() -> None:
 
 def test_the_serving_path_runs_around_it(tmp_path: Path) -> None:
     publish_tiny(tmp_path)
-    model = load(Repository(tmp_path).open("sentiment"), SilentObserver())
+    model = load(Repository(tmp_path).open("sentiment"))
     try:
         (prediction,) = model.predict(["a good film"]).predictions
     finally:

@@ -72,8 +72,9 @@ def running(
         limits or Limits(),
         workers=workers,
         execution_timeout_seconds=execution_timeout_seconds,
-        observer=observer,
     )
+    if observer is not None:
+        batcher.observe(observer)
     try:
         yield batcher
     finally:
@@ -360,6 +361,15 @@ def test_a_backend_that_always_hangs_is_declared_failed_and_nobody_waits_for_eve
             batcher.submit(["1"], lambda _: None)
         backend.gate.set()
     assert [caller.answers for caller in callers] == [1] * 8
+
+
+def test_an_execution_belongs_to_whoever_watched_when_it_started() -> None:
+    notes, backend = Notes(), SumBackend()
+    with running(backend) as batcher:
+        with held(backend, batcher):
+            batcher.observe(notes)
+        assert Caller().send(batcher, "1 2").sums() == [3]
+    assert [tokens for tokens, _ in notes.seen] == [2]
 
 
 def test_an_observer_that_raises_does_not_end_the_worker() -> None:

@@ -75,7 +75,8 @@ def test_warming_up_goes_through_the_workers_with_the_recorded_lengths(tmp_path:
         def batch_done(self, **facts: object) -> None:
             seen.append((int(str(facts["inputs"])), int(str(facts["real_tokens"]))))
 
-    model = Model.open(artifact, options=Options(workers=2), observer=Watching())
+    model = Model.open(artifact, options=Options(workers=2))
+    model.observe(Watching())
     model.warm_up()
     model.close()
     assert [tokens for inputs, tokens in seen[:4] if inputs == 1] == [8, 18, 20, 20]

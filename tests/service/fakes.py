@@ -15,7 +15,6 @@ import uvloop
 from numpy.typing import NDArray
 
 from artifact.repository import Artifact
-from inference.batcher import Observer
 from inference.model import Model, Options
 from inference.policy import Limits
 from service.config import Settings
@@ -52,9 +51,9 @@ class GatedBackend:
 def loading(backend: GatedBackend, **limits: int) -> Load:
     """A loader that puts `backend` behind every artifact, with one worker."""
 
-    def load(artifact: Artifact, observer: Observer) -> Model:
+    def load(artifact: Artifact) -> Model:
         options = Options(limits=Limits(**limits), workers=1)
-        return Model.assemble(artifact, artifact.manifest.variants[0], backend, options=options, observer=observer)
+        return Model.assemble(artifact, artifact.manifest.variants[0], backend, options=options)
 
     return load
 

@@ -30,7 +30,6 @@ REFERENCE = Reference(
 def observing(manifest: Manifest) -> tuple[Metrics, ModelObserver]:
     metrics = Metrics(process=False)
     observer = ModelObserver(metrics, KEY, manifest)
-    observer.counting = True
     return metrics, observer
 
 
@@ -88,14 +87,6 @@ def test_a_failed_input_has_no_prediction_to_count() -> None:
     metrics, observer = observing(draft(reference=REFERENCE))
     observer.inputs_done([Prepared([1], 1)], [BackendFailed("no")])
     assert sum(bins(metrics, "score").values()) == 0
-
-
-def test_warming_up_is_not_traffic() -> None:
-    metrics, observer = observing(draft(reference=REFERENCE))
-    observer.counting = False
-    observer.inputs_done([Prepared([1], 1, unknown=1)], [said("positive", 1.0)])
-    assert sum(bins(metrics, "score").values()) == 0
-    assert metrics.registry.get_sample_value("slipway_unknown_tokens_total", LABELS) == 0
 
 
 def test_an_artifact_without_a_reference_is_served_without_drift() -> None:

@@ -31,7 +31,6 @@ def test_names_carry_prefix_unit_and_total() -> None:
 def test_an_execution_is_counted_in_every_phase() -> None:
     metrics = Metrics(process=False)
     observer = ModelObserver(metrics, KEY)
-    observer.counting = True
     _observe(observer)
     _observe(observer, failed=True)
 
@@ -46,12 +45,6 @@ def test_an_execution_is_counted_in_every_phase() -> None:
     assert value("slipway_queue_duration_seconds_count") == 4
     assert value("slipway_inference_duration_seconds_sum") == 1.0
     assert value("slipway_failed_executions_total") == 1
-
-
-def test_warming_up_is_not_traffic() -> None:
-    metrics = Metrics(process=False)
-    _observe(ModelObserver(metrics, KEY))
-    assert metrics.registry.get_sample_value("slipway_inputs_total", LABELS) == 0
 
 
 def test_two_services_do_not_share_series() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from artifact.repository import Artifact, Repository
-from inference.batcher import Observer
 from inference.errors import BadInput, NotReady, UnknownModel
 from inference.model import Model
 from service.metrics import Metrics
@@ -15,8 +14,8 @@ from tests.service.fakes import GatedBackend, loading
 from tests.tiny_artifact import publish_tiny
 
 
-def _real(artifact: Artifact, observer: Observer) -> Model:
-    return Model.load(artifact, observer=observer)
+def _real(artifact: Artifact) -> Model:
+    return Model.load(artifact)
 
 
 def _registry(root: Path, load: Load = _real, default_model: str | None = None) -> Registry:
@@ -162,9 +161,9 @@ def test_a_default_version_that_fails_keeps_its_reason_until_another_is_publishe
         (path / "model.onnx").write_bytes(b"x" * (path / "model.onnx").stat().st_size)
     loads = []
 
-    def counting(artifact: Artifact, observer: Observer) -> Model:
+    def counting(artifact: Artifact) -> Model:
         loads.append(artifact.manifest.version)
-        return _real(artifact, observer)
+        return _real(artifact)
 
     async def scenario() -> None:
         registry = _registry(tmp_path, counting)
@@ -199,7 +198,7 @@ def test_a_failed_canary_leaves_the_process_ready(repository: Path) -> None:
 
 
 def test_an_unexpected_error_is_a_failure_without_details(repository: Path) -> None:
-    def load(artifact: Artifact, observer: Observer) -> Model:
+    def load(artifact: Artifact) -> Model:
         raise ZeroDivisionError("secret detail")
 
     async def scenario() -> None:
@@ -216,9 +215,9 @@ def test_an_unexpected_error_is_a_failure_without_details(repository: Path) -> N
 def test_the_loop_runs_while_a_model_loads(repository: Path) -> None:
     release = threading.Event()
 
-    def slow(artifact: Artifact, observer: Observer) -> Model:
+    def slow(artifact: Artifact) -> Model:
         release.wait(10)
-        return loading(GatedBackend())(artifact, observer)
+        return loading(GatedBackend())(artifact)
 
     async def scenario() -> None:
         registry = _registry(repository, slow)

@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from artifact.repository import Artifact
-from inference.batcher import Observer
 from inference.model import Model
 from service.server import drop_new_connections, listen
 from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, loading, running
@@ -228,9 +227,9 @@ def test_a_signal_while_nothing_is_loaded_stops_without_delay(tmp_path: Path) ->
 def test_alive_and_not_ready_while_a_model_loads_and_a_signal_does_not_wait_for_it(repository: Path) -> None:
     release = threading.Event()
 
-    def slow(artifact: Artifact, observer: Observer) -> Model:
+    def slow(artifact: Artifact) -> Model:
         release.wait(PATIENCE_SECONDS)
-        return loading(GatedBackend())(artifact, observer)
+        return loading(GatedBackend())(artifact)
 
     with running(repository, slow, wait_for="loading", drain_delay_seconds=60) as service:
         assert service.client.get("/health/live").status_code == 200
