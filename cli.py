@@ -775,3 +775,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> object:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
