@@ -1,7 +1,6 @@
 """The application: routes, one middleware, one place where errors become answers."""
 
 import importlib.util
-import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,24 +9,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from artifact.errors import SlipwayError
 from inference.errors import BadInput
 from service.api import health, metrics, models, predict
-from service.context import INFO, Context, RequestInfo, info_of
-from service.errors import ClientLeft, HttpError, MethodNotAllowed, RouteNotFound
-from service.logs import REQUEST_ID, TRACE_ID, logger
-from service.responses import error_response, presentable
+from service.context import Context, info_of
+from service.errors import HttpError, MethodNotAllowed, RouteNotFound
+from service.responses import as_response, error_response
 from service.schemas import PredictRequest
+from service.telemetry import Telemetry, refuse
 
 _ASSETS: Final = "/docs/assets"
-_UNMATCHED: Final = "unmatched"
-_PROBES: Final = ("/health", "/metrics")
-_NOBODY: Final = ("", "", "")
 
 
 def create_app(context: Context) -> FastAPI:
@@ -103,12 +98,7 @@ def examples() -> dict[str, Any]:
 
 
 async def _answer_slipway_error(request: Request, error: Exception) -> Response:
-    context: Context = request.app.state.context
-    shown = presentable(error)
-    if shown is not error:
-        logger().error("request failed", exc_info=error)
-    context.metrics.rejected.labels(shown.code).inc()
-    return error_response(shown, info_of(request.scope).request_id)
+    return as_response(refuse(request.app.state.context, info_of(request.scope), error))
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -127,62 +117,3 @@ async def _answer_validation_error(request: Request, error: Exception) -> Respon
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return await _answer_slipway_error(request, BadInput(where, str(first["msg"])))
-
-
-class Telemetry:
-    """Ids, headers, the access line and the metrics of every request; the last resort for what nobody caught."""
-
-    def __init__(self, app: ASGIApp, context: Context) -> None:
-        self._app = app
-        self._context = context
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        info = scope[INFO] = RequestInfo(scope["headers"])
-        REQUEST_ID.set(info.request_id)
-        TRACE_ID.set(info.trace_id)
-        self._context.in_flight += 1
-        try:
-            await self._run(scope, receive, send, info)
-        finally:
-            self._context.in_flight -= 1
-            self._record(scope, info, time.perf_counter() - started)
-
-    async def _run(self, scope: Scope, receive: Receive, send: Send, info: RequestInfo) -> None:
-        async def send_tagged(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                info.status = message["status"]
-                message["headers"] = [*message["headers"], *info.headers()]
-                if self._context.draining:
-                    # Whoever keeps this connection alive must find another process before this one is gone.
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_tagged)
-        except ClientDisconnect:
-            info.status = ClientLeft.status
-        except Exception as error:
-            logger().exception("request failed unexpectedly")
-            if info.status:
-                raise
-            shown = presentable(error)
-            self._context.metrics.rejected.labels(shown.code).inc()
-            await error_response(shown, info.request_id)(scope, receive, send_tagged)
-
-    def _record(self, scope: Scope, info: RequestInfo, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "docs" if "endpoint" in scope else _UNMATCHED)
-        served = info.served
-        labels = (served.name, str(served.version), served.task) if served else _NOBODY
-        status = info.status or ClientLeft.status
-        self._context.metrics.requests.labels(*labels, route, str(status)).inc()
-        self._context.metrics.request_duration.labels(route).observe(seconds)
-        log = logger().debug if route.startswith(_PROBES) else logger().info
-        more: dict[str, object] = {"model": served.name, "version": served.version} if served else {}
-        if info.tokens is not None:
-            more["tokens"] = info.tokens
-        log("request", method=scope["method"], route=route, status=status, seconds=round(seconds, 6), **more)

@@ -73,6 +73,10 @@ class RequestInfo:
         self.tokens: int | None = None
         self.served: Served | None = None
 
+    def ids(self) -> dict[str, str]:
+        """What a log line about this request carries."""
+        return {"request_id": self.request_id, **({"trace_id": self.trace_id} if self.trace_id else {})}
+
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every answer, errors included."""
         found = [(b"x-request-id", self.request_id.encode())]

@@ -69,6 +69,7 @@ class Metrics:
         self.registry = registry or CollectorRegistry()
         self._families: list[Counter | Gauge | Histogram] = []
         self._drifts: list[Drift] = []
+        self._request_series: dict[tuple[str | int, ...], tuple[Counter, Histogram]] = {}
         self.requests = self._counter(
             "slipway_requests", "Answered HTTP requests by route template and status.", *MODEL_LABELS, "route", "code"
         )
@@ -164,6 +165,17 @@ class Metrics:
         if drift is not None:
             self._drifts.append(drift)
         return drift
+
+    def request_done(self, model: tuple[str, str, str], route: str, status: int, seconds: float) -> None:
+        """Count one answered request; `model` holds the values of MODEL_LABELS, empty where none was found."""
+        key = (*model, route, status)
+        series = self._request_series.get(key)
+        if series is None:
+            # Looking series up costs more than counting, and there are few: all labels come from closed sets.
+            series = (self.requests.labels(*model, route, str(status)), self.request_duration.labels(route))
+            self._request_series[key] = series
+        series[0].inc()
+        series[1].observe(seconds)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return self._keep(Counter(name, text, labels, registry=self.registry))

@@ -9,15 +9,16 @@ import fcntl
 import struct
 import termios
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from artifact.errors import SlipwayError
 from inference.errors import Overloaded
 from service.context import Context, RequestInfo
+from service.direct import DirectCycle, is_ordinary
 from service.errors import HeadersTooLarge, HttpError, RequestTimeout
 from service.responses import error_response
 
@@ -54,6 +55,7 @@ class Connection(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
         self._requests = 0
+        self._direct: DirectCycle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuse the connection beyond the cap; otherwise its first header is due."""
@@ -67,6 +69,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
         self._disarm()
+        if self._direct is not None and not self._direct.response_complete:
+            self._direct.left()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -86,11 +90,11 @@ class Connection(HttpToolsProtocol):
 
     def _keep_time(self) -> None:
         """Run the timer of the phase we are in; an ordinary request that arrives whole needs none."""
-        if self._phase == "idle" and not self.idle:
-            self._disarm()
-        elif self._phase == "body":
+        if self._phase == "body":
             self._arm("body")
-        elif self.timeout_keep_alive_task is None:
+        elif self._phase == "idle" and (not self.idle or self.timeout_keep_alive_task is not None):
+            self._disarm()
+        else:
             # Bytes that begin no request (blank lines) also end up here, and do not restart the clock.
             self._arm("headers")
 
@@ -117,15 +121,45 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Its headers are there."""
+        """Its headers are there. What is ordinary is answered here, the rest through the application."""
         self._phase = "body"
         self._requests += 1
-        super().on_headers_complete()
+        free = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+        limit = self._context.settings.max_body_bytes
+        if not free or not is_ordinary(self.parser.get_method(), self.url, self.headers, limit):
+            super().on_headers_complete()
+            return
+        self._direct = DirectCycle(
+            self._context,
+            self.headers,
+            self.transport,
+            self.server_state.default_headers,
+            keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self.cycle = cast("RequestResponseCycle", self._direct)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body. What comes after the answer is read and dropped."""
+        direct = self._current_direct
+        if direct is None:
+            super().on_body(body)
+        elif not direct.response_complete:
+            direct.feed(body)
 
     def on_message_complete(self) -> None:
         """All of it is there."""
         self._phase = "idle"
-        super().on_message_complete()
+        direct = self._current_direct
+        if direct is None:
+            super().on_message_complete()
+        elif not direct.response_complete:
+            direct.begin()
+
+    @property
+    def _current_direct(self) -> DirectCycle | None:
+        """The request being read, if it is one that is answered here: behind it others may have queued up."""
+        return self._direct if cast("object", self.cycle) is self._direct else None
 
     def on_response_complete(self) -> None:
         """The answer is written. Whatever body is still coming keeps its deadline."""
@@ -158,6 +192,8 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
+            if (direct := self._current_direct) is not None:
+                direct.too_slow()
             self.cycle.keep_alive = False
             return
         if self._phase == "headers":

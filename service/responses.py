@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from starlette.responses import Response
@@ -12,14 +12,22 @@ from inference.errors import InferenceError
 from service.errors import Internal, ServiceError
 
 
+class Reply(NamedTuple):
+    """An answer before it is HTTP. `body` is JSON; `retry_after` whole seconds, where coming back makes sense."""
+
+    status: int
+    body: bytes
+    retry_after: int | None = None
+
+
 class JsonResponse(Response):
     """JSON through orjson."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The body's bytes."""
-        return orjson.dumps(content)
+        """The body's bytes; what is bytes already stays as it is."""
+        return content if isinstance(content, bytes) else orjson.dumps(content)
 
 
 def error_detail(error: SlipwayError, request_id: str | None) -> dict[str, object]:
@@ -42,11 +50,24 @@ def presentable(error: Exception) -> SlipwayError:
     return Internal("something went wrong here; the log has the cause under this request's id")
 
 
+def error_reply(error: SlipwayError, request_id: str | None) -> Reply:
+    """The answer that says why there is none."""
+    body = orjson.dumps({"error": error_detail(error, request_id)})
+    if isinstance(error, InferenceError) and error.retry_after_seconds is not None:
+        return Reply(error.status, body, max(1, math.ceil(error.retry_after_seconds)))
+    return Reply(error.status, body)
+
+
+def as_response(reply: Reply, headers: Mapping[str, str] | None = None) -> JsonResponse:
+    """The reply for those who speak ASGI."""
+    found = dict(headers or {})
+    if reply.retry_after is not None:
+        found["retry-after"] = str(reply.retry_after)
+    return JsonResponse(reply.body, reply.status, found)
+
+
 def error_response(
     error: SlipwayError, request_id: str | None, headers: Mapping[str, str] | None = None
 ) -> JsonResponse:
-    """The answer that says why there is none."""
-    found = dict(headers or {})
-    if isinstance(error, InferenceError) and error.retry_after_seconds is not None:
-        found["retry-after"] = str(max(1, math.ceil(error.retry_after_seconds)))
-    return JsonResponse({"error": error_detail(error, request_id)}, error.status, found)
+    """`error_reply` for those who speak ASGI."""
+    return as_response(error_reply(error, request_id), headers)

@@ -263,7 +263,7 @@ class Server:
 
     def _abort(self) -> bool:
         """Time is up. True if nobody was owed an answer."""
-        owed = len(self._state.tasks)
+        owed = self.context.in_flight
         for connection in list(self._state.connections):
             connection.transport.abort()
         return owed == 0

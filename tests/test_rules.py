@@ -34,8 +34,8 @@ LAYERS = {
     "artifact": "errors manifest files repository publish",
     "inference": "errors layout cost policy tasks backends plan samples ticket waiting batcher model"
     " calibration engines",
-    "service": "errors config logs drift metrics docs bridge schemas registry context responses protocol api app"
-    " server",
+    "service": "errors config logs drift metrics docs bridge schemas registry context responses telemetry exchange"
+    " direct protocol api app server",
 }
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "onnx", "training")
 # Text that people and machines read, besides Python. shared/ and run folders are not part of the repository.

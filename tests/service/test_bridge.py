@@ -13,20 +13,25 @@ def _finished(on_done: object) -> Ticket:
     return ticket
 
 
+async def _all_of(arrived: "asyncio.Queue[Ticket]", number: int) -> int:
+    async with asyncio.timeout(5):
+        return len([await arrived.get() for _ in range(number)])
+
+
 def test_answers_that_finish_together_wake_the_loop_once() -> None:
     async def scenario() -> tuple[int, int]:
         bridge = Bridge(asyncio.get_running_loop())
-        expected = [bridge.expect() for _ in range(50)]
+        arrived: asyncio.Queue[Ticket] = asyncio.Queue()
+        expected = [bridge.expect(arrived.put_nowait) for _ in range(50)]
 
         def work() -> None:
-            for _, on_done in expected:
+            for on_done in expected:
                 _finished(on_done)
 
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()  # the loop is blocked meanwhile: everything must be settled by one wake-up
-        tickets = await asyncio.wait_for(asyncio.gather(*(future for future, _ in expected)), 5)
-        return len(tickets), bridge.wake_ups
+        return await _all_of(arrived, 50), bridge.wake_ups
 
     assert asyncio.run(scenario()) == (50, 1)
 
@@ -34,33 +39,36 @@ def test_answers_that_finish_together_wake_the_loop_once() -> None:
 def test_many_threads_lose_nothing() -> None:
     async def scenario() -> int:
         bridge = Bridge(asyncio.get_running_loop())
-        expected = [bridge.expect() for _ in range(400)]
+        arrived: asyncio.Queue[Ticket] = asyncio.Queue()
+        expected = [bridge.expect(arrived.put_nowait) for _ in range(400)]
         threads = [
-            threading.Thread(target=lambda part=expected[n::4]: [_finished(on_done) for _, on_done in part])
+            threading.Thread(target=lambda part=expected[n::4]: [_finished(on_done) for on_done in part])
             for n in range(4)
         ]
         for thread in threads:
             thread.start()
-        return len(await asyncio.wait_for(asyncio.gather(*(future for future, _ in expected)), 5))
+        return await _all_of(arrived, 400)
 
     assert asyncio.run(scenario()) == 400
 
 
-def test_a_caller_who_left_is_skipped() -> None:
-    async def scenario() -> bool:
+def test_one_callers_trouble_is_not_the_next_ones() -> None:
+    async def scenario() -> int:
         bridge = Bridge(asyncio.get_running_loop())
-        left, left_done = bridge.expect()
-        stays, stays_done = bridge.expect()
-        left.cancel()
-        _finished(left_done)
-        _finished(stays_done)
-        return (await asyncio.wait_for(stays, 5)).done
+        arrived: asyncio.Queue[Ticket] = asyncio.Queue()
 
-    assert asyncio.run(scenario())
+        def broken(_: Ticket) -> None:
+            raise ConnectionResetError
+
+        for then in (broken, arrived.put_nowait):
+            _finished(bridge.expect(then))
+        return await _all_of(arrived, 1)
+
+    assert asyncio.run(scenario()) == 1
 
 
 def test_an_answer_after_the_loop_closed_goes_nowhere() -> None:
     loop = asyncio.new_event_loop()
-    _, on_done = Bridge(loop).expect()
+    on_done = Bridge(loop).expect(lambda _: None)
     loop.close()
     assert _finished(on_done).done
