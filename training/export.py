@@ -21,8 +21,10 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from onnx import version_converter
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
@@ -32,13 +34,15 @@ from artifact.manifest import TensorSpec, TextPreprocessing, Variant
 from training.errors import TrainingError
 from training.evaluate import softmax
 from training.finetune import load_model, load_tokenizer
-from training.graph import rewrite, unfold_layer_norm
+from training.graph import rewrite, split_skip_layer_norm
 from training.rowwise import quantize_rowwise
 
 Feed = Mapping[str, NDArray[np.int64]]
 
-# opset 17 is the newest with a LayerNormalization the older exporter writes as one node.
+# opset 17 is the newest with a LayerNormalization the older exporter writes as one node; what is built for onnxruntime
+# alone may use newer operators: Attention-23, and QuantizeLinear-21 with a scale per block.
 _OPSET: Final = 17
+_NEWER_OPSET: Final = 23
 _PARITY: Final = 1e-4
 # Shapes unlike the one traced: a graph that remembers its example's batch size or length fails on one of them.
 _SHAPES: Final = ((1, 3), (2, 21), (5, 8), (1, 48))
@@ -94,14 +98,14 @@ class Sources:
 
     `plain` is the exported graph, `prepared` the same ready for onnxruntime's quantizers, `fused` the same with
     onnxruntime's transformer operators (`attention_matched` says in how many layers attention became one), and
-    `unfolded` is `fused` with its layer normalizations in parts, which is faster.
+    `split` is `fused` with skip connections and normalizations apart, which is faster.
     """
 
     module: Logits
     plain: Path
     prepared: Path
     fused: Path
-    unfolded: Path
+    split: Path
     attention_matched: int
     config: Any
 
@@ -207,7 +211,8 @@ def _build_all(
 
 def _prepare(module: Logits, work: Path, config: Any) -> Sources:
     """Export once; every ONNX candidate starts from that graph."""
-    plain, prepared, fused, unfolded = (work / f"{name}.onnx" for name in ("plain", "prepared", "fused", "unfolded"))
+    names = ("plain", "prepared", "newer", "fused", "split")
+    plain, prepared, newer, fused, split = (work / f"{name}.onnx" for name in names)
     axes = {name: {0: "batch", 1: "sequence"} for name in module.names} | {_OUTPUT: {0: "batch"}}
     try:
         torch.onnx.export(
@@ -223,9 +228,18 @@ def _prepare(module: Logits, work: Path, config: Any) -> Sources:
     except Exception as error:  # the exporter raises a dozen kinds
         raise TrainingError(f"the model cannot be exported to ONNX: {error}") from error
     quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-    matched = _fuse(plain, fused, config)
-    onnx.save(rewrite(onnx.load(fused), unfold_layer_norm), unfolded)
-    return Sources(module, plain, prepared, fused, unfolded, matched, config)
+    _modernize(plain, newer)
+    matched = _fuse(newer, fused, config)
+    onnx.save(rewrite(onnx.load(fused), split_skip_layer_norm), split)
+    return Sources(module, plain, prepared, fused, split, matched, config)
+
+
+def _modernize(plain: Path, newer: Path) -> None:
+    """The same graph at a newer opset; as it is where it holds what cannot be converted."""
+    try:
+        onnx.save(version_converter.convert_version(onnx.load(plain), _NEWER_OPSET), newer)
+    except Exception:  # the converter raises RuntimeError, and others from within
+        shutil.copyfile(plain, newer)
 
 
 def random_feed(names: Sequence[str], shape: tuple[int, int], config: Any, seed: int = 0) -> Feed:
@@ -269,7 +283,7 @@ def _build_fp32(sources: Sources, path: Path) -> str:
     plain = _session(sources.plain)
     worst = _check(lambda feed: _run(plain, feed), sources)
     use_fused, remark = _fusion_pays(sources, plain)
-    shutil.copyfile(sources.unfolded if use_fused else sources.plain, path)
+    shutil.copyfile(sources.split if use_fused else sources.plain, path)
     return f"{'fused' if use_fused else 'not fused'} ({remark}), the plain graph {worst:.1g} from torch"
 
 
@@ -278,7 +292,7 @@ def _fusion_pays(sources: Sources, plain: ort.InferenceSession) -> tuple[bool, s
     matched = f"attention matched in {sources.attention_matched} of {layers} layers"
     if sources.attention_matched < layers:
         return False, matched
-    fused = _session(sources.unfolded)
+    fused = _session(sources.split)
     try:
         worst = _check(lambda feed: _run(fused, feed), sources)
     except ValueError as error:
@@ -294,6 +308,8 @@ def _run(session: ort.InferenceSession, feed: Feed) -> NDArray[Any]:
 
 def _fuse(plain: Path, path: Path, config: Any) -> int:
     """Write the fused graph, or the plain one again, and return in how many layers attention became one node."""
+    options = FusionOptions("bert")
+    options.use_raw_attention_mask(True)
     try:
         optimized = optimize_model(
             str(plain),
@@ -301,6 +317,7 @@ def _fuse(plain: Path, path: Path, config: Any) -> int:
             num_heads=config.num_attention_heads,
             hidden_size=config.hidden_size,
             opt_level=0,
+            optimization_options=options,
         )
         optimized.save_model_to_file(str(path))
     except Exception:  # an encoder unlike BERT may meet any assertion in there

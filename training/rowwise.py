@@ -4,13 +4,12 @@ The usual dynamic quantization takes one scale for a whole activation tensor, so
 decides how finely a text is rounded. Here every token has its own scale (vector-wise quantization: Dettmers et al.
 2022, arXiv:2208.07339): nothing of a neighbour enters a row. Weights have one scale per column.
 
-    scale = max|row| / 127                       float32 (rows, 1)
-    q     = uint8(row / scale + 128.5)           zero point 128; the cast truncates, so this rounds half up
+    scale = max|row| / 127                  float32 (rows, 1)
+    q     = rint(row / scale) + 128         uint8: QuantizeLinear with one block a row, rounding half to even
     y     = (q - 128) @ W_int8 * column_scale    int32 products, exact
-    out   = y * scale
+    out   = y * scale                       so a row of zeros, whose scale is zero, gives zeros
 
-After a GELU, whose values never lie below -0.17, the row is shifted to be non-negative instead and uses all eight bits;
-the shift's share of the product is a constant per column.
+After a GELU, whose values never lie below -0.17, zero is 32 instead: 223 of the 256 steps are for what is positive.
 """
 
 from typing import Final
@@ -18,25 +17,31 @@ from typing import Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
-from training.graph import MICROSOFT, GraphEditor, attribute, rewrite, unfold_layer_norm
+from training.graph import MICROSOFT, GraphEditor, attribute, rewrite, split_skip_layer_norm
 
-# The minimum of x * Phi(x) is -0.16997, at x = -0.7518.
-_GELU_SHIFT: Final = 0.17
+# The minimum of x * Phi(x) is -0.16997, at x = -0.7518; 32 steps of a row's scale reach it, 223 are left for the rest.
+_GELU_REACH: Final = 0.17
+_GELU_ZERO: Final = 32
 _GELUS: Final = ("BiasGelu", "Gelu")
-# A row of zeros, which padding can give, must not divide by zero.
+# Column scales of all-zero weights, and a divisor under which every scale rounds to nothing.
 _TINY: Final = 1e-12
+_VAST: Final = 1e30
+# The first opset with Attention; QuantizeLinear takes a scale per block since 21 (the ONNX operator reference).
+_OPSET: Final = 23
 
 
 def quantize_rowwise(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replace every MatMul by constant weights, the projections of every fused Attention, and layer normalizations.
 
     `model` is float32, fused (onnxruntime's Attention, SkipLayerNormalization, BiasGelu) or plain.
-    Raises ValueError when it holds nothing to quantize.
+    Raises ValueError when it holds nothing to quantize, or its opset lacks the operators.
     """
+    opset = next((entry.version for entry in model.opset_import if not entry.domain), 0)
+    if opset < _OPSET:
+        raise ValueError(f"the graph is of opset {opset}, and rows are quantized with operators of {_OPSET}")
     quantizer = _RowQuantizer()
-    result = rewrite(model, quantizer.matmul, quantizer.attention, unfold_layer_norm)
+    result = rewrite(model, quantizer.matmul, quantizer.attention, split_skip_layer_norm)
     if not quantizer.rows:
         raise ValueError("the graph holds no matrix product with constant weights")
     return result
@@ -47,6 +52,7 @@ class _RowQuantizer:
 
     def __init__(self) -> None:
         self.rows: dict[str, tuple[str, str]] = {}
+        self._masks: dict[str, str] = {}
 
     def matmul(self, editor: GraphEditor, node: onnx.NodeProto) -> bool:
         """`x @ W` with constant two-dimensional W."""
@@ -57,30 +63,45 @@ class _RowQuantizer:
         return True
 
     def attention(self, editor: GraphEditor, node: onnx.NodeProto) -> bool:
-        """Onnxruntime's Attention is its three projections and MultiHeadAttention: split it and quantize the former."""
+        """Onnxruntime's Attention with a raw mask: quantized projections, and the standard operator between them.
+
+        The bias of the keys adds the same to every score of a query, which softmax does not see; that of the values
+        comes out as it went in, as the shares of the keys add up to one.
+        """
         weights = editor.constants.get(node.input[1]) if node.op_type == "Attention" else None
-        if weights is None or any(node.input[4:]) or attribute(node, "unidirectional", 0):
+        bias = editor.constants.get(node.input[2]) if len(node.input) == 4 else None
+        if weights is None or bias is None or attribute(node, "unidirectional", 0):
             return False
-        width = weights.shape[1] // 3
-        parts = [
-            self._product(editor, node.input[0], weights[:, start : start + width], f"{node.input[1]}_{part}")
-            for part, start in zip("qkv", range(0, 3 * width, width), strict=True)
-        ]
-        editor.emit(
-            "MultiHeadAttention",
-            [*parts, node.input[2], node.input[3]],
-            node.output[0],
-            domain=MICROSOFT,
-            num_heads=attribute(node, "num_heads", 0),
+        heads, third = attribute(node, "num_heads", 0), weights.shape[1] // 3
+        query, key, value = (
+            self._product(editor, node.input[0], weights[:, start : start + third], f"{node.input[1]}_{part}")
+            for part, start in zip("qkv", range(0, 3 * third, third), strict=True)
         )
+        query = editor.emit("Add", [query, editor.constant(f"{node.input[2]}_q", bias[:third])])
+        mixed = editor.emit(
+            "Attention", [query, key, value, self._mask(editor, node.input[3])], q_num_heads=heads, kv_num_heads=heads
+        )
+        editor.emit("Add", [mixed, editor.constant(f"{node.input[2]}_v", bias[2 * third :])], node.output[0])
         return True
+
+    def _mask(self, editor: GraphEditor, raw: str) -> str:
+        """The mask of shape (batch, keys) as the operator wants it: bool (batch, 1, queries, keys)."""
+        if raw not in self._masks:
+            # Twice a key's 1 is more than any query's 0 or 1, twice its 0 is not: every query sees the same keys.
+            doubled = editor.emit("Mul", [raw, editor.scalar(2, np.int32)])
+            keys, queries = (
+                editor.emit("Unsqueeze", [name, editor.constant(f"slipway_axes_1_{axis}", np.array([1, axis]))])
+                for name, axis in ((doubled, 2), (raw, 3))
+            )
+            self._masks[raw] = editor.emit("Greater", [keys, queries])
+        return self._masks[raw]
 
     def _product(
         self, editor: GraphEditor, rows: str, weights: NDArray[np.float32], name: str, output: str = ""
     ) -> str:
         """`rows @ weights` through int8; returns the name of the float32 result."""
-        shifted = editor.producers.get(rows) in _GELUS
-        quantized, scale = self._quantize_rows(editor, rows, shifted=shifted)
+        positive = editor.producers.get(rows) in _GELUS
+        quantized, scale = self._quantize_rows(editor, rows, weights.shape[0], positive=positive)
         columns, column_scale = quantize_columns(weights)
         product = editor.emit(
             "MatMulIntegerToFloat",
@@ -89,35 +110,30 @@ class _RowQuantizer:
                 editor.constant(f"{name}_int8", columns),
                 editor.scalar(1.0),
                 editor.constant(f"{name}_scale", column_scale),
-                editor.scalar(0 if shifted else 128, np.uint8),
+                editor.scalar(_zero_point(positive), np.uint8),
             ],
             domain=MICROSOFT,
         )
-        if not shifted:
-            return editor.emit("Mul", [product, scale], output)
-        share = -_GELU_SHIFT * columns.sum(axis=0, dtype=np.int64) * column_scale
-        correction = editor.constant(f"{name}_shift", share.astype(np.float32))
-        return editor.emit("Add", [editor.emit("Mul", [product, scale]), correction], output)
+        return editor.emit("Mul", [product, scale], output)
 
-    def _quantize_rows(self, editor: GraphEditor, rows: str, *, shifted: bool) -> tuple[str, str]:
+    def _quantize_rows(self, editor: GraphEditor, rows: str, width: int, *, positive: bool) -> tuple[str, str]:
         """uint8 rows and their float32 scale, (..., 1)."""
         if rows in self.rows:
             return self.rows[rows]
-        if shifted:
-            most = editor.emit("ReduceMax", [rows], axes=[-1], keepdims=1)
-            reach = editor.emit("Add", [most, editor.scalar(_GELU_SHIFT + _TINY)])
-            scale = editor.emit("Mul", [reach, editor.scalar(1 / 255)])
-            inverse = editor.emit("Div", [editor.scalar(1.0), scale])
-            zero = editor.emit("Add", [editor.emit("Mul", [inverse, editor.scalar(_GELU_SHIFT)]), editor.scalar(0.5)])
-        else:
-            most = editor.emit("ReduceMax", [editor.emit("Abs", [rows])], axes=[-1], keepdims=1)
-            reach = editor.emit("Add", [most, editor.scalar(_TINY)])
-            scale = editor.emit("Mul", [reach, editor.scalar(1 / 127)])
-            inverse = editor.emit("Div", [editor.scalar(1.0), scale])
-            zero = editor.scalar(128.5)
-        moved = editor.emit("Add", [editor.emit("Mul", [rows, inverse]), zero])
-        self.rows[rows] = editor.emit("Cast", [moved], to=TensorProto.UINT8), scale
+        zero = _zero_point(positive)
+        reach = rows if positive else editor.emit("Abs", [rows])
+        most = editor.emit("ReduceMax", [reach, editor.constant("slipway_last_axis", np.array([-1]))], keepdims=1)
+        scale = editor.emit("Mul", [most, editor.scalar(1 / (255 - zero if positive else 127))])
+        if positive:
+            scale = editor.emit("Max", [scale, editor.scalar(_GELU_REACH / zero)])
+        # Zero points in the shape of the scales, in one node: whatever is divided by this is nothing.
+        zeros = editor.emit("QuantizeLinear", [scale, editor.scalar(_VAST), editor.scalar(zero, np.uint8)])
+        self.rows[rows] = editor.emit("QuantizeLinear", [rows, scale, zeros], axis=-1, block_size=width), scale
         return self.rows[rows]
+
+
+def _zero_point(positive: bool) -> int:
+    return _GELU_ZERO if positive else 128
 
 
 def quantize_columns(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

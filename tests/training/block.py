@@ -1,5 +1,7 @@
 """A fused transformer block as onnxruntime's optimizer writes it, small enough to build in a test."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,7 +13,7 @@ HEADS = 2
 
 
 def fused_block(seed: int = 0) -> onnx.ModelProto:
-    """From x float32 (batch, sequence, 16) and lengths int32 (batch,) to y: attention, norm, GELU, two norms."""
+    """From x float32 (batch, sequence, 16) and mask int32 (batch, sequence) to y: attention, norm, GELU, two norms."""
     random = np.random.default_rng(seed)
 
     def weights(*shape: int) -> NDArray[np.float32]:
@@ -29,7 +31,7 @@ def fused_block(seed: int = 0) -> onnx.ModelProto:
     }
     microsoft = {"domain": "com.microsoft"}
     nodes = [
-        helper.make_node("Attention", ["x", "qkv", "qkv_bias", "lengths"], ["a"], num_heads=HEADS, **microsoft),
+        helper.make_node("Attention", ["x", "qkv", "qkv_bias", "mask"], ["a"], num_heads=HEADS, **microsoft),
         helper.make_node("SkipLayerNormalization", ["a", "x", "gain", "shift"], ["n"], epsilon=1e-12, **microsoft),
         helper.make_node("MatMul", ["n", "up"], ["u"]),
         helper.make_node("BiasGelu", ["u", "up_bias"], ["g"], **microsoft),
@@ -45,23 +47,26 @@ def fused_block(seed: int = 0) -> onnx.ModelProto:
         "block",
         [
             helper.make_tensor_value_info("x", TensorProto.FLOAT, shape),
-            helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]),
+            helper.make_tensor_value_info("mask", TensorProto.INT32, ["batch", "sequence"]),
         ],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-def answer(model: onnx.ModelProto, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What onnxruntime computes for `rows`, (batch, sequence, 16), none of them padded."""
+def answer(
+    model: onnx.ModelProto, rows: NDArray[np.float32], lengths: Sequence[int] | None = None
+) -> NDArray[np.float32]:
+    """What onnxruntime computes for `rows`, (batch, sequence, 16), of which the first `lengths` are no padding."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    lengths = np.full(len(rows), rows.shape[1], dtype=np.int32)
-    result: NDArray[np.float32] = session.run(["y"], {"x": rows, "lengths": lengths})[0]
+    ends = np.array(lengths or [rows.shape[1]] * len(rows))
+    mask = (np.arange(rows.shape[1]) < ends[:, None]).astype(np.int32)
+    result: NDArray[np.float32] = session.run(["y"], {"x": rows, "mask": mask})[0]
     return result
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 
 from tests.training.block import answer, fused_block, inputs
-from training.graph import GraphEditor, attribute, rewrite, unfold_layer_norm
+from training.graph import GraphEditor, attribute, rewrite, split_skip_layer_norm
 
 
 def test_no_rule_means_no_change() -> None:
@@ -14,20 +14,21 @@ def test_no_rule_means_no_change() -> None:
     assert np.array_equal(answer(rewrite(model), rows), answer(model, rows))
 
 
-def test_layer_norms_become_elementwise_nodes_that_compute_the_same() -> None:
+def test_skip_connections_are_sums_and_compute_the_same() -> None:
     model = fused_block()
-    unfolded = rewrite(model, unfold_layer_norm)
-    assert not {"SkipLayerNormalization", "LayerNormalization"} & {node.op_type for node in unfolded.graph.node}
+    split = rewrite(model, split_skip_layer_norm)
+    kinds = [node.op_type for node in split.graph.node]
+    assert (kinds.count("SkipLayerNormalization"), kinds.count("Sum"), kinds.count("LayerNormalization")) == (0, 2, 3)
     rows = inputs(3, 7)
-    np.testing.assert_allclose(answer(unfolded, rows), answer(model, rows), atol=2e-6)
+    np.testing.assert_allclose(answer(split, rows), answer(model, rows), atol=2e-6)
 
 
 def test_a_graph_can_be_rewritten_twice() -> None:
     model = fused_block()
     last = model.graph.node.pop()
-    once = rewrite(model, unfold_layer_norm)
+    once = rewrite(model, split_skip_layer_norm)
     once.graph.node.append(last)
-    twice = rewrite(once, unfold_layer_norm)
+    twice = rewrite(once, split_skip_layer_norm)
     names = [node.name for node in twice.graph.node if node.name]
     assert len(names) == len(set(names))
     rows = inputs(1, 4)
@@ -37,7 +38,7 @@ def test_a_graph_can_be_rewritten_twice() -> None:
 def test_a_norm_with_a_second_result_is_left_alone() -> None:
     model = fused_block()
     model.graph.node[1].output.extend(["", "", "sum"])
-    kept = [node.op_type for node in rewrite(model, unfold_layer_norm).graph.node]
+    kept = [node.op_type for node in rewrite(model, split_skip_layer_norm).graph.node]
     assert kept.count("SkipLayerNormalization") == 1
 
 
