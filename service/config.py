@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1 << 30, description="Largest request body read.")
     max_header_bytes: int = Field(32 * 1024, ge=1024, le=1 << 20, description="Largest request line and headers.")
     max_queue_size: int = Field(512, ge=1, le=1_000_000, description="Inputs that may wait before a 429.")
-    max_batch_size: int = Field(8, ge=1, le=4096, description="Most inputs in one execution.")
+    max_batch_size: int = Field(16, ge=1, le=4096, description="Most inputs in one execution.")
     max_batch_tokens: int = Field(512, ge=1, le=1 << 24, description="Most tokens in one execution, padding included.")
     workers: int = Field(0, ge=0, le=1024, description="Worker threads; 0 is what suits this CPU.")
     default_timeout_seconds: float = Field(

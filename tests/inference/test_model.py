@@ -10,6 +10,7 @@ from inference.batcher import SilentObserver
 from inference.errors import BadInput, NotReady
 from inference.model import Model, Options, Request
 from inference.plan import Plan
+from inference.policy import Limits
 from tests.tiny_artifact import GOLDEN_TEXTS, publish_tiny
 
 
@@ -80,4 +81,4 @@ def test_warming_up_goes_through_the_workers_with_the_recorded_lengths(tmp_path:
     model.warm_up()
     model.close()
     assert [tokens for inputs, tokens in seen[:4] if inputs == 1] == [8, 18, 20, 20]
-    assert sum(inputs for inputs, _ in seen) == 4 + 2 * 8
+    assert sum(inputs for inputs, _ in seen) == 4 + 2 * Limits().max_batch_size

@@ -12,6 +12,7 @@ limits = st.builds(
     max_batch_size=st.integers(1, 64),
     max_batch_tokens=st.integers(1, 4096),
     max_padding=st.floats(1, 4),
+    execution_tokens=st.integers(0, 100),
     window=st.integers(1, 256),
 )
 
@@ -47,6 +48,19 @@ def test_no_entry_is_passed_over_more_often_than_entries_stood_before_it(tokens:
 @given(lengths, limits, st.integers(1, 8))
 def test_idle_workers_share_what_waits(tokens: list[int], limits: Limits, idle_workers: int) -> None:
     assert len(choose(tokens, limits, idle_workers)) <= -(-len(tokens) // idle_workers)
+
+
+@given(lengths, limits)
+def test_company_never_makes_a_real_token_dearer(tokens: list[int], limits: Limits) -> None:
+    chosen = [tokens[position] for position in choose(tokens, limits)]
+    alone = (limits.execution_tokens + chosen[0]) / chosen[0]
+    assert (limits.execution_tokens + max(chosen) * len(chosen)) / sum(chosen) <= alone + 1e-9
+
+
+def test_a_companion_that_costs_more_than_it_saves_waits() -> None:
+    assert choose([20, 24], Limits(execution_tokens=15)) == [0, 1]
+    assert choose([20, 24], Limits(execution_tokens=0)) == [0]
+    assert choose([20, 20], Limits(execution_tokens=0)) == [0]
 
 
 def test_companions_are_the_nearest_in_length() -> None:
