@@ -96,11 +96,12 @@ class Batcher:
         self._limits = limits
         self._observer: Observer = SilentObserver()
         self._execution_timeout = execution_timeout_seconds
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._waiting = WaitingRoom(limits)
         self._cost = CostModel()
         self._running: set[Execution] = set()
-        self._idle = 0
+        # One bell per waiting worker, the last to wait rung first: its core still holds what the next batch needs.
+        self._idle: list[threading.Condition] = []
         self._executing = 0
         self._stuck = 0
         self._closing = False
@@ -113,7 +114,7 @@ class Batcher:
 
     def observe(self, observer: Observer) -> None:
         """Tell `observer` of every execution that starts from now on; one that runs already was somebody else's."""
-        with self._changed:
+        with self._lock:
             self._observer = observer
 
     @property
@@ -157,14 +158,18 @@ class Batcher:
         order = now + (_BATCH_HANDICAP_SECONDS if priority == "batch" else 0.0)
         deadline = None if timeout_seconds is None else now + timeout_seconds
         entries = [Entry(ticket, index, value, truncate, now, order, deadline) for index, value in enumerate(values)]
-        with self._changed:
+        with self._lock:
             if self._closing or self.failed:
                 raise NotReady("the model is closing" if self._closing else "the model stopped answering")
             self._refuse_what_cannot_be_done(values, timeout_seconds)
             self._waiting.add(entries)
-            if self._idle:
-                self._changed.notify(len(entries))
+            self._wake(len(entries))
         return ticket
+
+    def _wake(self, most: int) -> None:
+        """Ring for up to `most` of the workers that wait. Under the lock."""
+        for _ in range(min(most, len(self._idle))):
+            self._idle.pop().notify()
 
     def _refuse_what_cannot_be_done(self, values: Sequence[str], timeout_seconds: float | None) -> None:
         if self.waiting + len(values) > self._limits.max_queue_size:
@@ -197,15 +202,15 @@ class Batcher:
 
     def close(self) -> None:
         """Accept nothing more, answer everything accepted, stop the workers. Stuck ones are left behind."""
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            self._wake(len(self._idle))
         while worker := self._any_worker():
             worker.join(timeout=0.1)
         self._closed.set()
 
     def _any_worker(self) -> threading.Thread | None:
-        with self._changed:
+        with self._lock:
             return next(iter(self._workers), None)
 
     def _start_worker(self) -> None:
@@ -214,7 +219,8 @@ class Batcher:
         worker.start()
 
     def _work(self) -> None:
-        while (execution := self._next()) is not None:
+        bell = threading.Condition(self._lock)
+        while (execution := self._next(bell)) is not None:
             try:
                 self._finish(execution)
             except Exception:  # the observer's fault or ours: the worker and the other callers go on
@@ -222,12 +228,12 @@ class Batcher:
                 fail(execution.batch, BackendFailed("the batch could not be finished"))
             if not self._still_needed(execution):
                 return
-        with self._changed:
+        with self._lock:
             self._workers.discard(threading.current_thread())
 
     def _still_needed(self, execution: Execution) -> bool:
         """Book an execution as over. False for a worker that was replaced while it hung."""
-        with self._changed:
+        with self._lock:
             if not execution.overdue:
                 self._running.discard(execution)
                 self._executing -= len(execution.batch)
@@ -238,20 +244,19 @@ class Batcher:
                 return True
             return False
 
-    def _next(self) -> Execution | None:
+    def _next(self, bell: threading.Condition) -> Execution | None:
         """Block until there is a batch to run; None once closed and empty."""
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._waiting:
                     if self._closing:
                         return None
-                    self._idle += 1
-                    self._changed.wait()
-                    self._idle -= 1
+                    self._idle.append(bell)
+                    bell.wait()
                 fresh = self._waiting.take_fresh(_TOKENIZE_AT_MOST)
                 self._executing += len(fresh)
             prepared = self._prepare(fresh)
-            with self._changed:
+            with self._lock:
                 self._executing -= len(fresh)
                 self._waiting.admit(prepared)
                 execution = self._take()
@@ -282,9 +287,9 @@ class Batcher:
         """The next batch, if any waits; entries past their deadline are answered on the way. Under the lock."""
         now = time.perf_counter()
         fail(self._waiting.late(now), DeadlineExceeded("the deadline passed before the input could be run"))
-        batch = self._waiting.take_batch(self._idle + 1)
-        if self._waiting and self._idle:
-            self._changed.notify()
+        batch = self._waiting.take_batch(len(self._idle) + 1)
+        if self._waiting:
+            self._wake(1)
         if not batch:
             return None
         execution = Execution(batch, threading.current_thread(), now, self._observer)
@@ -302,7 +307,7 @@ class Batcher:
         padded = max(entry.prepared.tokens for entry in batch) * len(batch)
         failed = any(isinstance(outcome, InferenceError) for outcome in outcomes)
         settle(batch, outcomes, started=started, now=now)
-        with self._changed:
+        with self._lock:
             if not failed and not execution.overdue:
                 self._cost.observe(real, padded, now - started)
         execution.observer.batch_done(
@@ -335,7 +340,7 @@ class Batcher:
     def _watch(self) -> None:
         """Look for executions that take too long, until closed."""
         while not self._closed.wait(min(1.0, self._execution_timeout / 4)):
-            with self._changed:
+            with self._lock:
                 limit = time.perf_counter() - self._execution_timeout
                 overdue = [execution for execution in self._running if execution.started < limit]
                 for execution in overdue:

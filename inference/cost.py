@@ -21,17 +21,20 @@ class CostModel:
     def __init__(self) -> None:
         self._products: NDArray[np.float64] = np.zeros((3, 3))
         self._targets: NDArray[np.float64] = np.zeros(3)
-        self._weights: NDArray[np.float64] = np.zeros(3)
+        self._weights: NDArray[np.float64] | None = np.zeros(3)
 
     def observe(self, real_tokens: int, padded_tokens: int, seconds: float) -> None:
         """Learn from one finished execution."""
         features = _features(1.0, real_tokens, padded_tokens)
         self._products = self._products * _FORGETTING + np.outer(features, features)
         self._targets = self._targets * _FORGETTING + features * seconds
-        self._weights = _non_negative(self._products + _RIDGE * np.eye(3), self._targets)
+        self._weights = None
 
     def predict(self, real_tokens: float, padded_tokens: float, executions: float = 1) -> float:
         """Seconds that work of this size takes on one worker. Zero before the first observation, never negative."""
+        if self._weights is None:
+            # Not while observing: between a worker's answer and its next batch somebody waits.
+            self._weights = _non_negative(self._products + _RIDGE * np.eye(3), self._targets)
         return float(_features(executions, real_tokens, padded_tokens) @ self._weights)
 
 
