@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from structlog.typing import FilteringBoundLogger
+
 from service.bridge import Bridge
 from service.config import Settings
+from service.logs import logger
 from service.metrics import Metrics
 from service.registry import Registry, Served, Status
 
@@ -33,6 +36,8 @@ class Context:
     draining: bool = False
     in_flight: int = 0
     connections: Iterable[Any] = field(default_factory=tuple)
+    # Bound once, as configured at this moment: the access line is written for every request.
+    log: FilteringBoundLogger = field(default_factory=lambda: logger().bind())
 
     def status(self) -> Status | str:
         """The registry's status, unless the process is on its way out."""

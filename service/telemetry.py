@@ -22,7 +22,7 @@ def record(context: Context, info: RequestInfo, method: str, route: str, seconds
     labels = (served.name, str(served.version), served.task) if served else _NOBODY
     status = info.status or ClientLeft.status
     context.metrics.request_done(labels, route, status, seconds)
-    log = logger().debug if route.startswith(_PROBES) else logger().info
+    log = context.log.debug if route.startswith(_PROBES) else context.log.info
     more: dict[str, object] = {"model": served.name, "version": served.version} if served else {}
     if info.tokens is not None:
         more["tokens"] = info.tokens

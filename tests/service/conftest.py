@@ -19,6 +19,18 @@ def _quiet() -> None:
 
 
 @pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Let a test configure logging, and put it back."""
+    root = logging.getLogger()
+    before, level, configured = root.handlers[:], root.level, structlog.get_config()
+    uvicorn_level = logging.getLogger("uvicorn").level
+    yield
+    root.handlers, root.level = before, level
+    logging.getLogger("uvicorn").setLevel(uvicorn_level)
+    structlog.configure(**configured)
+
+
+@pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A repository of one's own with `sentiment` version 1."""
     root = tmp_path / "models"

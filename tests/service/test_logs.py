@@ -1,22 +1,11 @@
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from service import logs
 
-
-@pytest.fixture(autouse=True)
-def _restore_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level, configured = root.handlers[:], root.level, structlog.get_config()
-    uvicorn_level = logging.getLogger("uvicorn").level
-    yield
-    root.handlers, root.level = before, level
-    logging.getLogger("uvicorn").setLevel(uvicorn_level)
-    structlog.configure(**configured)
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
