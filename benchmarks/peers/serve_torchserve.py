@@ -72,4 +72,6 @@ if __name__ == "__main__":
     archive(store)
     config.write_text(properties(int(os.environ["PEER_PORT"])), encoding="utf-8")
     start = ["--start", "--foreground", "--ncs", "--model-store", str(store), "--ts-config", str(config)]
-    os.execv(sys.executable, [sys.executable, "-m", "ts.model_server", *start])
+    # It keeps a process id, sockets and unpacked models in the folder for temporary files: not in everybody's.
+    scratch = {"TMPDIR": str(Path.cwd()), "TEMP": str(Path.cwd())}
+    os.execve(sys.executable, [sys.executable, "-m", "ts.model_server", *start], {**os.environ, **scratch})

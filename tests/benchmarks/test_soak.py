@@ -65,7 +65,7 @@ def test_files_that_stay_open_are_a_failure() -> None:
 
 
 def test_files_that_come_and_go_are_none() -> None:
-    assert failures(files(10, 40, 10, 40, 10, 40), load()) == []
+    assert failures(files(10, 10, 10, 40, 10, 40), load()) == []
     assert failures(files(26, 26, 27, 28, 26, 27), load()) == []
 
 
