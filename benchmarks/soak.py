@@ -86,7 +86,7 @@ def failures(samples: Sequence[Sample], load: Load) -> list[str]:
     """What went wrong, a sentence each; empty when nothing did."""
     found = []
     if load.failed:
-        found.append(f"{load.failed} of {load.requests} requests were lost")
+        found.append(f"{load.failed} requests were lost, {load.requests} were answered")
     if not load.requests:
         found.append("no request was answered")
     third = max(1, len(samples) // 3)

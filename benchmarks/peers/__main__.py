@@ -126,7 +126,7 @@ def install(peers: Sequence[Peer], found: dict[str, Any], pip: Sequence[str]) ->
 
 
 def _report_failure(peer: Peer, error: BenchmarkError, found: dict[str, Any]) -> None:
-    print(f"  {peer.name}: {error}", file=sys.stderr, flush=True)
+    print(f"  {peer.title} cannot be measured: {error}", file=sys.stderr, flush=True)
     found["failed"][peer.name] = str(error)[-500:]
 
 

@@ -3,10 +3,12 @@ from typing import cast
 
 import pytest
 
-from benchmarks.http import NOBODYS, YARDSTICKS, Target, compare, summarize, tokens_of
+from benchmarks import http
+from benchmarks.http import NOBODYS, YARDSTICKS, Target, compare, run_load, summarize, tokens_of
 from benchmarks.peers.encoder import TokenCounter
 from benchmarks.process import Server
 from benchmarks.share import Share
+from benchmarks.wrk import BenchmarkError, Load
 
 PAGE = """\
 # HELP slipway_tokens_total Tokens of executed inputs.
@@ -67,6 +69,43 @@ def test_a_peers_tokens_and_its_share_of_the_peak(tmp_path: Path) -> None:
     assert target.tokens() == (3, 4)
     assert target.percent_of_peak("short", 400) == pytest.approx(20)
     assert target.percent_of_peak("long", 400) is None
+
+
+class Idle:
+    """A server that uses no CPU."""
+
+    url = "http://127.0.0.1:1"
+
+    def cpu_seconds(self) -> float:
+        return 1.0
+
+    settled_cpu_seconds = cpu_seconds
+
+
+@pytest.fixture
+def periods(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How long each load ran; a load has an answer once it runs for eight seconds."""
+    asked: list[int] = []
+
+    def closed(url: str, bodies: Path, *, clients: int, seconds: int, path: str) -> Load:
+        asked.append(seconds)
+        return Load(clients, 5 if seconds >= 8 else 0, float(seconds), 1.0, 2.0, 3.0, 4.0, 1.5, 0, 0.1)
+
+    monkeypatch.setattr(http, "run_closed", closed)
+    return asked
+
+
+def test_a_slow_server_is_loaded_until_it_answers(periods: list[int]) -> None:
+    target = Target("slow", cast("Server", Idle()), {"short": Path("bodies")}, is_slipway=False)
+    assert run_load(target, "short", 128, 2)["requests"] == 5
+    assert periods == [2, 8]
+
+
+def test_a_server_that_does_not_answer_at_all_is_given_up(periods: list[int]) -> None:
+    target = Target("dead", cast("Server", Idle()), {"short": Path("bodies")}, is_slipway=False)
+    with pytest.raises(BenchmarkError, match="dead: no answer within 0 s"):
+        run_load(target, "short", 1, 0)
+    assert len(periods) == 3
 
 
 def test_many_texts_are_compared_with_one_padded_batch() -> None:

@@ -56,7 +56,7 @@ def test_the_server_is_watched_until_told_to_stop() -> None:
 
 
 def test_a_lost_request_is_a_failure() -> None:
-    assert failures(files(10, 10, 10), load(failed=2)) == ["2 of 100 requests were lost"]
+    assert failures(files(10, 10, 10), load(failed=2)) == ["2 requests were lost, 100 were answered"]
     assert failures(files(10, 10, 10), load(requests=0)) == ["no request was answered"]
 
 
@@ -76,8 +76,8 @@ def test_no_speed_and_no_memory_is_a_failure() -> None:
 
 def test_the_slope_of_memory_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     samples = [Sample(float(second), 100_000_000 + second * 1000, 10) for second in range(0, 600, 5)]
-    report({**summarize(samples, load(requests=42, refused=1)), "failures": ["2 of 42 requests were lost"]})
+    report({**summarize(samples, load(requests=42, refused=1)), "failures": ["2 requests were lost, 42 were answered"]})
     printed = capsys.readouterr()
     assert "42 requests in 9.92 minutes, 1 of them refused" in printed.out
     assert "slope +3.6 MB/hour" in printed.out
-    assert printed.err == "failed: 2 of 42 requests were lost\n"
+    assert printed.err == "failed: 2 requests were lost, 42 were answered\n"
