@@ -44,7 +44,8 @@ def _draw_open_loop(everyone: Mapping[str, Mapping[str, Any]], path: Path) -> Pa
     figure = Figure(figsize=(11.0, 5.0))
     latency, goodput = figure.subplots(1, 2)
     for number, (name, each) in enumerate(everyone.items()):
-        points = list(each["open_loop"]["loads"].values())
+        # The rates followed the machine's speed, so their order is not quite that of the factors.
+        points = sorted(each["open_loop"]["loads"].values(), key=lambda point: point["offered_rate"]["median"])
         offered = [point["offered_rate"]["median"] for point in points]
         # Ten servers in the colours that come after one another; ours is black, so that it is found at once.
         colour = "black" if name == _OURS else f"C{number}"
