@@ -37,7 +37,7 @@ from benchmarks.http import (
     slipway,
     summarize,
 )
-from benchmarks.limit import Layout, Sample, add_model_arguments, as_rows, choose_variant, median_rate, open_workload
+from benchmarks.limit import Layout, Sample, add_model_arguments, as_rows, median_rate, open_workload
 from benchmarks.process import Weight
 from benchmarks.wrk import BenchmarkError
 from benchmarks.yardstick import build_yardstick
@@ -96,8 +96,8 @@ def measure(
     with ExitStack() as stack:
         server = stack.enter_context(slipway(*where, options.variant, folder, probe))
         served = served_model(server, probe)
-        gauge, grids = make_gauge(artifact, served["variant"], workload, plan, yardstick)
-        target = Target("slipway", server, bodies)
+        gauge, grids = make_gauge(artifact, served["variant"], workload, plan, yardstick, peaks)
+        target = Target("slipway", server, bodies, shares=gauge.shares)
         print("\nClosed loop")
         runs = run_all([target], gauge, plan)["slipway"]
         weight = server.weigh()
@@ -113,7 +113,7 @@ def measure(
         "variant": served["variant"],
         "model": {name: served[name] for name in ("name", "version", "digest") if name in served},
         "peak_gops": peaks,
-        "limits": _limits(artifact, served["variant"], gauge, grids, peaks, workload.short, workload.long),
+        "limits": _limits(gauge, grids, {"short": workload.short, "long": workload.long}),
         "http_floor": floor,
         "workload": workload.source,
         "machine": described,
@@ -158,6 +158,7 @@ def headline(runs: Sequence[Mapping[str, Any]], opened: Mapping[str, Any]) -> di
         "ratio_long": pick("ratio_long", long, "ratio"),
         "ratio_long_yardstick": pick("ratio_long_yardstick", long, "ratio_yardstick"),
         "requests_per_second": pick("requests_per_second", short, "requests_per_second"),
+        **({"percent_of_peak": pick("percent_of_peak", short, "percent_of_peak")} if _has_share(short) else {}),
         "p50_ms": pick("p50_ms", short, "p50_ms"),
         "p99_ms": pick("p99_ms", short, "p99_ms"),
         "engine_batch1_ms": one("engine_batch1_ms", short["1"]["batch1_ms"]),
@@ -176,39 +177,29 @@ def headline(runs: Sequence[Mapping[str, Any]], opened: Mapping[str, Any]) -> di
     }
 
 
+def _has_share(loads: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all("percent_of_peak" in load for load in loads.values())
+
+
 def _limit_cpu_ms(runs: Sequence[Mapping[str, Any]]) -> float:
     found: list[float] = [run["before"]["limit_cpu_ms"] for run in runs if run["kind"] == "short"]
     return statistics.median(found)
 
 
 def _limits(
-    artifact: Artifact,
-    variant: str,
-    gauge: Gauge,
-    grids: Mapping[str, dict[Layout, list[Sample]]],
-    peaks: Mapping[str, Mapping[str, float]],
-    short: Sequence[str],
-    long: Sequence[str],
+    gauge: Gauge, grids: Mapping[str, dict[Layout, list[Sample]]], texts: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """The in-process limit of each kind of text, and what share of the machine's peak it is."""
-    precision = choose_variant(artifact, variant).precision
-    reference = choose_variant(artifact, next(v.name for v in artifact.manifest.variants if v.precision == "fp32"))
     found = {}
-    for kind, texts in (("short", short), ("long", long)):
+    for kind, each in texts.items():
         rates = {layout: median_rate(samples) for layout, samples in grids[kind].items()}
         winner = max(rates, key=lambda layout: rates[layout])
-        tokens = [gauge.limit.count_tokens(text) for text in texts]
-        try:
-            operations = machine.operations_per_text(artifact.path / reference.file, tokens)
-        except ValueError:
-            operations = 0.0
-        peak = max(peaks.get(precision, {}).values(), default=0.0)
         found[kind] = {
             "texts_per_second": rates[winner],
             "layout": str(winner),
-            "mean_tokens": statistics.mean(tokens),
-            "gigaoperations_per_text": operations / 1e9,
-            "percent_of_peak": 100 * rates[winner] * operations / 1e9 / peak if peak else None,
+            "mean_tokens": statistics.mean(gauge.limit.count_tokens(text) for text in each),
+            "gigaoperations_per_text": gauge.shares[kind].gigaoperations_per_text,
+            "percent_of_peak": gauge.shares[kind].percent(rates[winner]),
         }
     return found
 

@@ -13,11 +13,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from artifact.repository import Artifact, Repository
+from benchmarks import machine
 from benchmarks.figures import sandwiched, spread
 from benchmarks.limit import (
     Layout,
@@ -31,10 +32,12 @@ from benchmarks.limit import (
     open_workload,
     print_grid,
 )
+from benchmarks.peers.encoder import read_tokens
 from benchmarks.process import Server, free_port, probe_body, running
+from benchmarks.share import Peaks, Share, in_words, measure_shares
 from benchmarks.workload import MIXED_SIZE, Workload, write_bodies
 from benchmarks.wrk import BenchmarkError, Load, run_closed
-from benchmarks.yardstick import BATCH, THREADS, WORKERS, build_yardstick
+from benchmarks.yardstick import BATCH, PRECISION, THREADS, WORKERS, build_yardstick
 from inference.backends.onnx import OnnxBackend
 from inference.layout import usable_cores
 from inference.tasks.registry import open_task
@@ -65,9 +68,20 @@ FULL: Final = Plan(5, 5, 1.5, 0.8, 3, 5, 8, 3, 1.5, False)
 QUICK: Final = Plan(2, 2, 0.7, 0.4, 1, 2, 3, 1, 0.3, True)
 
 
+# Which of a gauge's references is a target's own limit: that of the engine and variant that it serves. The names begin
+# what `Gauge.read` calls them; nothing begins with the last.
+OURS: Final = ""
+YARDSTICKS: Final = "yardstick_"
+NOBODYS: Final = "nobodys_"
+
+
 @dataclass(frozen=True)
 class Target:
-    """A running server and how it is asked. `bodies` holds a file of request bodies for each kind of load."""
+    """A running server and how it is asked. `bodies` holds a file of request bodies for each kind of load.
+
+    `limit` says which reference has its engine and variant. `shares` of the machine's peak
+    are by kind of load. `counts` is the folder in which a peer's encoders count their tokens; Slipway has metrics.
+    """
 
     name: str
     server: Server
@@ -75,10 +89,27 @@ class Target:
     path: str = "/predict"
     id_in: str = "header"
     is_slipway: bool = True
+    limit: str = OURS
+    shares: Mapping[str, Share] = field(default_factory=dict)
+    counts: Path | None = None
+
+    def tokens(self) -> tuple[float, float] | None:
+        """Real and padded tokens computed so far, where the server can be asked."""
+        if self.is_slipway:
+            return tokens_of(self.server.get("/metrics"))
+        found = read_tokens(self.counts) if self.counts else (0, 0)
+        return found if any(found) else None
+
+    def percent_of_peak(self, kind: str, texts_per_second: float) -> float | None:
+        """Of the machine's measured peak."""
+        return self.shares[kind].percent(texts_per_second) if kind in self.shares else None
 
 
 class Gauge:
-    """The references, read before and after every load run."""
+    """The references, read before and after every load run; `shares` of the peak are the limit's, by kind.
+
+    `yardstick_layouts` are where the yardstick is fastest: the limit of peers that serve its graph, read as well.
+    """
 
     def __init__(
         self,
@@ -87,12 +118,16 @@ class Gauge:
         workload: Workload,
         layouts: Mapping[str, Layout],
         seconds: float,
+        shares: Mapping[str, Share],
+        yardstick_layouts: Mapping[str, Layout] | None = None,
     ) -> None:
         self.limit = limit
         self.yardstick = yardstick
+        self.shares = shares
         self._workload = workload
         self._layouts = layouts
         self._seconds = seconds
+        self._yardstick_layouts = yardstick_layouts or {}
 
     def read(self, kind: str) -> dict[str, float]:
         """Texts per second of the limit and the yardstick on texts of this kind, and what belongs to them."""
@@ -104,9 +139,19 @@ class Gauge:
         found = {"limit": limit.rate, "limit_cpu_ms": limit.cpu_ms}
         if self.yardstick is not None:
             found["yardstick"] = self.yardstick.run(texts, YARDSTICK, seconds=self._seconds).rate
+            found |= self._yardsticks_limit(self.yardstick, kind, texts)
         if kind == "short":
             found["batch1_ms"] = min(self.batch1_ms().values())
         return found
+
+    def _yardsticks_limit(self, yardstick: Reference, kind: str, texts: Sequence[str]) -> dict[str, float]:
+        if kind not in self._yardstick_layouts:
+            return {}
+        sample = yardstick.run(texts, self._yardstick_layouts[kind], seconds=self._seconds)
+        found = {"limit": sample.rate, "limit_cpu_ms": sample.cpu_ms}
+        if kind == "short":
+            found["batch1_ms"] = yardstick.batch1_ms(texts, THREADS, seconds=self._seconds / 4)
+        return {f"{YARDSTICKS}{name}": value for name, value in found.items()}
 
     def batch1_ms(self) -> dict[int, float]:
         """The engine's time for a single text alone, by kernel threads: one, and all cores."""
@@ -115,31 +160,55 @@ class Gauge:
 
 
 def make_gauge(
-    artifact: Artifact, variant: str | None, workload: Workload, plan: Plan, yardstick: Path | None
+    artifact: Artifact,
+    variant: str | None,
+    workload: Workload,
+    plan: Plan,
+    yardstick: Path | None,
+    peaks: Peaks,
+    *,
+    peers: bool = False,
 ) -> tuple[Gauge, dict[str, Any]]:
-    """Find the limit's layout for each kind of load on a printed grid; the grid's raw samples come back too."""
-    reference = Reference.of(artifact, choose_variant(artifact, variant))
-    layouts, grids = {}, {}
+    """Find the limit's layout for each kind of load on a printed grid; the grid's raw samples come back too.
+
+    With `peers` the yardstick's best layouts are looked for as well.
+    """
+    chosen = choose_variant(artifact, variant)
+    reference = Reference.of(artifact, chosen)
+    shares = measure_shares(artifact, chosen.precision, peaks, workload, reference.count_tokens)
+    grids = _measure_grids(reference, workload, plan, shares)
+    layouts = {kind: best(samples) for kind, samples in grids.items()}
+    layouts["mixed"] = _best_padded(reference, workload, plan, shares["mixed"])
+    other, others = None, None
+    if yardstick is not None:
+        other = Reference("yardstick", open_task(artifact), lambda threads: OnnxBackend(yardstick, threads=threads))
+        if peers:
+            theirs = measure_shares(artifact, PRECISION, peaks, workload, other.count_tokens)
+            found = _measure_grids(other, workload, plan, theirs)
+            others = {kind: best(samples) for kind, samples in found.items()}
+    return Gauge(reference, other, workload, layouts, plan.reference_seconds, shares, others), grids
+
+
+def _measure_grids(
+    reference: Reference, workload: Workload, plan: Plan, shares: Mapping[str, Share]
+) -> dict[str, dict[Layout, list[Sample]]]:
+    """The samples of every layout, for short and long texts."""
+    grids = {}
     for kind, texts in (("short", workload.short), ("long", workload.long)):
         sizes = (1, 2, 4) if kind == "long" and plan.quick else ()
         points = grid(usable_cores(), quick=plan.quick, batches=sizes)
-        samples = measure_grid(reference, texts, points, seconds=plan.grid_seconds, rounds=plan.grid_rounds)
-        print_grid(f"The limit of {reference.name} on {reference.engine}, {kind} texts", samples)
-        layouts[kind], grids[kind] = best(samples), samples
-    layouts["mixed"] = _best_padded(reference, workload, plan)
-    other = None
-    if yardstick is not None:
-        other = Reference("yardstick", open_task(artifact), lambda threads: OnnxBackend(yardstick, threads=threads))
-    return Gauge(reference, other, workload, layouts, plan.reference_seconds), grids
+        grids[kind] = measure_grid(reference, texts, points, seconds=plan.grid_seconds, rounds=plan.grid_rounds)
+        print_grid(f"The limit of {reference.name} on {reference.engine}, {kind} texts", grids[kind], shares[kind])
+    return grids
 
 
-def _best_padded(reference: Reference, workload: Workload, plan: Plan) -> Layout:
+def _best_padded(reference: Reference, workload: Workload, plan: Plan, share: Share) -> Layout:
     """One padded batch of 32 at a time on all cores, or one per core, whichever is faster."""
     samples: dict[Layout, list[Sample]] = {}
     for layout in grid(usable_cores(), quick=True, batches=(MIXED_SIZE,)):
         taken = [reference.padded_batch(workload.mixed, layout, seconds=plan.grid_seconds) for _ in range(2)]
         samples[layout] = taken
-    print_grid(f"One padded batch of {MIXED_SIZE} mixed texts", samples)
+    print_grid(f"One padded batch of {MIXED_SIZE} mixed texts", samples, share)
     return best(samples)
 
 
@@ -196,12 +265,8 @@ def tokens_of(page: str) -> tuple[float, float]:
 
 def run_load(target: Target, kind: str, clients: int, seconds: int) -> dict[str, Any]:
     """One closed-loop run, with the server's CPU time and padding. Raises BenchmarkError when a request failed."""
-    padding = tokens_of(target.server.get("/metrics")) if target.is_slipway else None
-    cpu = target.server.cpu_seconds()
-    load = run_closed(target.server.url, target.bodies[kind], clients=clients, seconds=seconds, path=target.path)
-    cpu = target.server.settled_cpu_seconds() - cpu
-    if load.failed or not load.requests:
-        raise BenchmarkError(f"{target.name}: {load.failed} of {load.requests} requests failed ({kind}, {clients})")
+    padding = target.tokens()
+    load, cpu = _closed_loop(target, kind, clients, seconds)
     found: dict[str, Any] = {
         "kind": kind,
         **asdict(load),
@@ -210,10 +275,25 @@ def run_load(target: Target, kind: str, clients: int, seconds: int) -> dict[str,
         "cpu_ms_per_request": 1000 * cpu / load.requests,
         "client_cpu_share": load.client_cpu_seconds / load.seconds / usable_cores(),
     }
-    if padding is not None:
-        real, padded = tokens_of(target.server.get("/metrics"))
-        found["padded_over_real"] = (padded - padding[1]) / max(1.0, real - padding[0])
+    after = target.tokens()
+    if padding is not None and after is not None:
+        found["padded_over_real"] = (after[1] - padding[1]) / max(1.0, after[0] - padding[0])
+    if (percent := target.percent_of_peak(kind, found["texts_per_second"])) is not None:
+        found["percent_of_peak"] = percent
     return found
+
+
+def _closed_loop(target: Target, kind: str, clients: int, seconds: int) -> tuple[Load, float]:
+    """The load, and the server's CPU seconds; longer where `seconds` are over before a slow server's first answer."""
+    for period in (seconds, 4 * seconds, 16 * seconds):
+        cpu = target.server.cpu_seconds()
+        load = run_closed(target.server.url, target.bodies[kind], clients=clients, seconds=period, path=target.path)
+        cpu = target.server.settled_cpu_seconds() - cpu
+        if load.failed:
+            raise BenchmarkError(f"{target.name}: {load.failed} of {load.requests} requests failed ({kind}, {clients})")
+        if load.requests:
+            return load, cpu
+    raise BenchmarkError(f"{target.name}: no answer within {period} s ({kind}, {clients})")
 
 
 def _texts_per_second(kind: str, load: Load) -> float:
@@ -226,17 +306,19 @@ def clients_per_second(load: Load) -> float:
     return 1000 * load.clients / load.mean_ms
 
 
-def compare(run: dict[str, Any], before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
-    """The run with its references, and its ratios to them."""
+def compare(
+    run: dict[str, Any], before: Mapping[str, float], after: Mapping[str, float], limit: str = OURS
+) -> dict[str, Any]:
+    """The run with its references, and its ratios to them; `limit` is which of them is the target's own."""
     rate = run["texts_per_second"]
     found = {**run, "before": dict(before), "after": dict(after)}
-    for reference, ratio in (("limit", "ratio"), ("yardstick", "ratio_yardstick"), ("padded_batch", "speedup")):
+    for reference, ratio in ((f"{limit}limit", "ratio"), ("yardstick", "ratio_yardstick"), ("padded_batch", "speedup")):
         if reference in before:
             found[ratio] = sandwiched(rate, before[reference], after[reference])
-    if "limit_cpu_ms" in before:
-        found["cpu_over_limit"] = sandwiched(run["cpu_ms_per_request"], before["limit_cpu_ms"], after["limit_cpu_ms"])
-    if "batch1_ms" in before:
-        found["batch1_ms"] = (before["batch1_ms"] + after["batch1_ms"]) / 2
+    if (cpu_ms := f"{limit}limit_cpu_ms") in before:
+        found["cpu_over_limit"] = sandwiched(run["cpu_ms_per_request"], before[cpu_ms], after[cpu_ms])
+    if (alone := f"{limit}batch1_ms") in before:
+        found["batch1_ms"] = (before[alone] + after[alone]) / 2
     return found
 
 
@@ -254,7 +336,7 @@ def run_all(
                 for target in targets:
                     run = run_load(target, kind, clients, plan.load_seconds)
                     after = gauge.read(kind)
-                    runs[target.name].append({"repetition": repetition, **compare(run, before, after)})
+                    runs[target.name].append({"repetition": repetition, **compare(run, before, after, target.limit)})
                     before = after
                     print(_line(target, runs[target.name][-1]), flush=True)
     return runs
@@ -262,9 +344,11 @@ def run_all(
 
 def _line(target: Target, run: Mapping[str, Any]) -> str:
     ratio = " ".join(f"{name} {run[name]:.2f}" for name in ("ratio", "ratio_yardstick", "speedup") if name in run)
+    of_peak = in_words(run.get("percent_of_peak"))
     return (
         f"  {target.name:<22} {run['kind']:<5} {run['clients']:>3} clients {run['requests_per_second']:8.1f} req/s "
-        f"p50 {run['p50_ms']:7.2f} p99 {run['p99_ms']:7.2f} ms  cpu {run['cpu_ms_per_request']:6.2f} ms  {ratio}"
+        f"{of_peak:>12}  p50 {run['p50_ms']:7.2f} p99 {run['p99_ms']:7.2f} ms  "
+        f"cpu {run['cpu_ms_per_request']:6.2f} ms  {ratio}"
     )
 
 
@@ -283,6 +367,7 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         "padded_over_real",
         "client_cpu_share",
         "batch1_ms",
+        "percent_of_peak",
     )
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
@@ -330,8 +415,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bodies = bodies_of(workload, folder)
         probe = workload.short[0]
         with slipway(options.repository, options.model, options.variant, folder, probe) as server:
-            gauge, _ = make_gauge(artifact, served_model(server, probe)["variant"], workload, plan, yardstick)
-            runs = run_all([Target("slipway", server, bodies)], gauge, plan)["slipway"]
+            variant, peaks = served_model(server, probe)["variant"], machine.gemm_peaks(plan.peak_seconds)
+            gauge, _ = make_gauge(artifact, variant, workload, plan, yardstick, peaks)
+            runs = run_all([Target("slipway", server, bodies, shares=gauge.shares)], gauge, plan)["slipway"]
             weight = server.weigh()
     p99 = statistics.median(run["p99_ms"] for run in runs if (run["kind"], run["clients"]) == ("short", 32))
     print(json.dumps({"p99_ms_at_32": p99, "weight": asdict(weight), "loads": summarize(runs)}))

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from artifact.manifest import Variant
 from artifact.repository import Artifact, Repository
-from benchmarks.machine import run_together
+from benchmarks.machine import gemm_peaks, run_together
+from benchmarks.share import Share, in_words, measure_shares
 from benchmarks.workload import Workload, make_workload, packaged_texts, read_texts
 from inference.backends.base import Backend
 from inference.backends.registry import open_backend
@@ -210,14 +211,16 @@ def as_rows(samples: dict[Layout, list[Sample]]) -> list[dict[str, Any]]:
     ]
 
 
-def print_grid(title: str, samples: dict[Layout, list[Sample]]) -> None:
-    """One line a layout, the best one marked."""
+def print_grid(title: str, samples: dict[Layout, list[Sample]], share: Share | None = None) -> None:
+    """One line a layout, with its share of the machine's peak; the best one marked."""
     print(f"\n{title}")
     winner = best(samples)
     for layout, found in samples.items():
         rates = [sample.rate for sample in found]
+        rate = statistics.median(rates)
+        of_peak = in_words(share.percent(rate)) if share else ""
         mark = "  <- the limit" if layout == winner else ""
-        print(f"  {layout!s:<45} {statistics.median(rates):8.1f} texts/s  ({min(rates):.0f}-{max(rates):.0f}){mark}")
+        print(f"  {layout!s:<45} {rate:8.1f} texts/s  ({min(rates):.0f}-{max(rates):.0f})  {of_peak:>12}{mark}")
 
 
 def open_workload(artifact: Artifact, texts: Path | None) -> Workload:
@@ -260,13 +263,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     artifact = Repository(options.repository).open(options.model)
     workload = open_workload(artifact, options.texts)
     layouts = grid(usable_cores(), quick=options.quick)
+    peaks = gemm_peaks(min(1.0, options.seconds))
     found: dict[str, Any] = {}
     chosen = artifact.manifest.variants if options.variant is None else [choose_variant(artifact, options.variant)]
     for variant in chosen:
         reference = Reference.of(artifact, variant)
+        shares = measure_shares(artifact, variant.precision, peaks, workload, reference.count_tokens)
         for kind, texts in (("short", workload.short), ("long", workload.long)):
             samples = measure_grid(reference, texts, layouts, seconds=options.seconds, rounds=options.rounds)
-            print_grid(f"{variant.name} on {reference.engine}, {kind} texts", samples)
+            print_grid(f"{variant.name} on {reference.engine}, {kind} texts", samples, shares[kind])
             found.setdefault(variant.name, {})[kind] = {"best": str(best(samples)), "grid": as_rows(samples)}
     print(json.dumps({"limit": found}))
     return 0

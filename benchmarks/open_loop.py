@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from artifact.repository import Repository
+from benchmarks import machine
 from benchmarks.figures import sandwiched, spread
 from benchmarks.http import (
     FULL,
@@ -30,6 +31,7 @@ from benchmarks.http import (
     slipway,
 )
 from benchmarks.limit import add_model_arguments, open_workload
+from benchmarks.share import in_words
 from benchmarks.workload import Workload, write_bodies
 from benchmarks.wrk import Arrivals, run_open
 
@@ -109,9 +111,10 @@ def measure(target: Target, load: OpenLoad, gauge: Gauge, plan: Plan, saturation
 
 
 def _line(target: Target, point: Mapping[str, Any]) -> str:
+    of_peak = in_words(target.percent_of_peak("short", point["goodput"]))
     return (
         f"  {target.name:<22} {point['factor']:.1f} x saturation: offered {point['offered_rate']:7.1f}/s goodput "
-        f"{point['goodput']:7.1f}/s  p50 {point['p50_ms']:6.1f} p99 {point['p99_ms']:6.1f} ms  "
+        f"{point['goodput']:7.1f}/s {of_peak:>12}  p50 {point['p50_ms']:6.1f} p99 {point['p99_ms']:6.1f} ms  "
         f"refused {point['refused_share']:4.0%}  sent late {point['sent_late']}"
     )
 
@@ -155,8 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as scratch:
         folder, probe = Path(scratch), workload.short[0]
         with slipway(options.repository, options.model, options.variant, folder, probe) as server:
-            gauge, _ = make_gauge(artifact, served_model(server, probe)["variant"], workload, plan, None)
-            target = Target("slipway", server, bodies_of(workload, folder))
+            variant, peaks = served_model(server, probe)["variant"], machine.gemm_peaks(plan.peak_seconds)
+            gauge, _ = make_gauge(artifact, variant, workload, plan, None, peaks)
+            target = Target("slipway", server, bodies_of(workload, folder), shares=gauge.shares)
             before = gauge.read("short")
             closed = run_load(target, "short", 128, plan.load_seconds)
             saturation = compare(closed, before, gauge.read("short"))["ratio"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _SIZE: Final = (7.0, 4.2)
+_OURS: Final = "slipway"
 
 
 def draw_all(
@@ -17,13 +18,13 @@ def draw_all(
     # Same result, same file: ids in the SVG would otherwise be random, and the date differ.
     mpl.rcParams["svg.hashsalt"] = "slipway"
     folder.mkdir(parents=True, exist_ok=True)
-    everyone = {"slipway": result, **(peers or {})}
+    everyone = {_OURS: result, **(peers or {})}
     drawn = [
         _draw_open_loop(
             {n: each for n, each in everyone.items() if "open_loop" in each}, folder / f"{prefix}open-loop.svg"
         ),
         _draw_cpu(everyone, result, folder / f"{prefix}cpu-per-request.svg"),
-        _draw_padding(result, folder / f"{prefix}padding.svg"),
+        _draw_padding(everyone, folder / f"{prefix}padding.svg"),
     ]
     return [path for path in drawn if path is not None]
 
@@ -40,21 +41,25 @@ def _draw_open_loop(everyone: Mapping[str, Mapping[str, Any]], path: Path) -> Pa
         return None
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.5, 4.2))
+    figure = Figure(figsize=(11.0, 5.0))
     latency, goodput = figure.subplots(1, 2)
-    for name, each in everyone.items():
-        points = list(each["open_loop"]["loads"].values())
+    for number, (name, each) in enumerate(everyone.items()):
+        # The rates followed the machine's speed, so their order is not quite that of the factors.
+        points = sorted(each["open_loop"]["loads"].values(), key=lambda point: point["offered_rate"]["median"])
         offered = [point["offered_rate"]["median"] for point in points]
-        (line,) = latency.plot(offered, [point["p99_ms"]["median"] for point in points], "o-", label=f"{name} p99")
-        latency.plot(
-            offered, [point["p50_ms"]["median"] for point in points], "o--", color=line.get_color(), label=f"{name} p50"
+        # Ten servers in the colours that come after one another; ours is black, so that it is found at once.
+        colour = "black" if name == _OURS else f"C{number}"
+        for figures, style in (("p99_ms", "o-"), ("p50_ms", "o--")):
+            latency.plot(offered, [point[figures]["median"] for point in points], style, color=colour, markersize=3)
+        goodput.plot(
+            offered, [point["goodput"]["median"] for point in points], "o-", color=colour, markersize=3, label=name
         )
-        goodput.plot(offered, [point["goodput"]["median"] for point in points], "o-", label=name)
-    latency.set(xlabel="offered, requests/s", ylabel="latency of accepted, ms", yscale="log", title="Open loop")
+    latency.set(xlabel="offered, requests/s", ylabel="latency of accepted, ms: p99, and p50 dashed", yscale="log")
     goodput.set(xlabel="offered, requests/s", ylabel="answered within the deadline, 1/s", title="Goodput")
+    latency.set_title("Open loop")
     for axes in (latency, goodput):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    goodput.legend(fontsize=8)
     return _save(figure, path)
 
 
@@ -67,7 +72,8 @@ def _draw_cpu(everyone: Mapping[str, Mapping[str, Any]], result: Mapping[str, An
     figure = Figure(figsize=_SIZE)
     axes = figure.subplots()
     names = sorted(costs, key=lambda name: -costs[name])
-    axes.barh(names, [costs[name] for name in names])
+    colours = ["black" if name == _OURS else "C0" for name in names]
+    axes.barh(names, [costs[name] for name in names], color=colours)
     if limit := result.get("limit_cpu_ms"):
         axes.axvline(limit, color="black", linestyle="--", label="the in-process limit")
         axes.legend(fontsize=8)
@@ -75,16 +81,25 @@ def _draw_cpu(everyone: Mapping[str, Mapping[str, Any]], result: Mapping[str, An
     return _save(figure, path)
 
 
-def _draw_padding(result: Mapping[str, Any], path: Path) -> Path | None:
+def _draw_padding(everyone: Mapping[str, Mapping[str, Any]], path: Path) -> Path | None:
+    """A group of bars for each load, a bar in it for each server that counts its tokens."""
     from matplotlib.figure import Figure
 
-    padding: Mapping[str, float] = result.get("padding", {})
+    padding: dict[str, Mapping[str, float]] = {
+        name: each["padding"] for name, each in everyone.items() if each.get("padding")
+    }
     if not padding:
         return None
-    figure = Figure(figsize=_SIZE)
+    loads = list(dict.fromkeys(load for each in padding.values() for load in each))
+    figure = Figure(figsize=_SIZE if len(padding) == 1 else (11.0, 5.0))
     axes = figure.subplots()
-    axes.bar(list(padding), list(padding.values()))
+    width = 0.8 / len(padding)
+    for number, (name, each) in enumerate(padding.items()):
+        places = [loads.index(load) + (number - (len(padding) - 1) / 2) * width for load in each]
+        colour = "black" if name == _OURS else f"C{number}"
+        axes.bar(places, list(each.values()), width, label=name, color=colour)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(ylabel="padded over real tokens", ylim=(0.9, None), title="Padding by load")
-    axes.tick_params(axis="x", rotation=30, labelsize=8)
+    axes.set_xticks(range(len(loads)), loads, rotation=30, fontsize=8)
+    axes.legend(fontsize=8)
     return _save(figure, path)

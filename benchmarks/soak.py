@@ -3,7 +3,9 @@
     python -m benchmarks.soak --minutes 30
 
 Prints the slopes after the settling part of the run, in MB and files per hour, and keeps the samples in
-benchmarks/results/. It judges nothing: a slope over one minute is mostly noise, over thirty it is not.
+benchmarks/results/. Fails when a request was lost (no answer, or an error) or open files kept growing; never on a
+speed, so a refusal (429, 503, 504) is counted and nothing more. Nor on memory: its slope over one minute is mostly
+noise, over thirty it is not.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,9 +29,11 @@ from benchmarks.http import served_model, slipway
 from benchmarks.limit import add_model_arguments, open_workload
 from benchmarks.process import Server
 from benchmarks.workload import Workload, write_bodies
-from benchmarks.wrk import BenchmarkError, run_closed
+from benchmarks.wrk import BenchmarkError, Load, run_closed
 
 _CLIENTS: Final = 16
+# More than what comes and goes: a log being turned over, a client connecting again.
+_SPARE_FILES: Final = 8
 _MEGA: Final = 1e6
 
 
@@ -60,8 +64,8 @@ def watch(server: Server, stop: threading.Event, every_seconds: float) -> list[S
     return samples
 
 
-def soak(server: Server, bodies: Path, seconds: int, every_seconds: float) -> tuple[list[Sample], int]:
-    """Load and watch; samples, and requests answered. Raises BenchmarkError when a request failed."""
+def soak(server: Server, bodies: Path, seconds: int, every_seconds: float) -> tuple[list[Sample], Load]:
+    """Load and watch; samples, and what became of the requests. Raises BenchmarkError when wrk cannot run."""
     stop = threading.Event()
     samples: list[Sample] = []
 
@@ -71,16 +75,28 @@ def soak(server: Server, bodies: Path, seconds: int, every_seconds: float) -> tu
     observer = threading.Thread(target=observe)
     observer.start()
     try:
-        load = run_closed(server.url, bodies, clients=_CLIENTS, seconds=seconds)
+        load = run_closed(server.url, bodies, clients=_CLIENTS, seconds=seconds, count_refused=True)
     finally:
         stop.set()
         observer.join()
+    return samples, load
+
+
+def failures(samples: Sequence[Sample], load: Load) -> list[str]:
+    """What went wrong, a sentence each; empty when nothing did."""
+    found = []
     if load.failed:
-        raise BenchmarkError(f"{load.failed} of {load.requests} requests failed")
-    return samples, load.requests
+        found.append(f"{load.failed} requests were lost, {load.requests} were answered")
+    if not load.requests:
+        found.append("no request was answered")
+    third = max(1, len(samples) // 3)
+    early, late = ([sample.open_files for sample in part] for part in (samples[:third], samples[-third:]))
+    if min(late) > max(early) + _SPARE_FILES:
+        found.append(f"open files grew from at most {max(early)} to at least {min(late)}")
+    return found
 
 
-def summarize(samples: Sequence[Sample], requests: int) -> dict[str, Any]:
+def summarize(samples: Sequence[Sample], load: Load) -> dict[str, Any]:
     """Sizes, and how fast they change once settled."""
     if len(samples) < 4:
         raise BenchmarkError("too short to say anything: soak for longer")
@@ -92,7 +108,8 @@ def summarize(samples: Sequence[Sample], requests: int) -> dict[str, Any]:
     rss = [sample.rss_bytes / _MEGA for sample in samples]
     return {
         "minutes": round(times[-1] / 60, 2),
-        "requests": requests,
+        "requests": load.requests,
+        "refused": load.refused,
         "rss_mb": {"first": rss[0], "median": statistics.median(rss), "last": rss[-1], "most": max(rss)},
         "rss_mb_per_hour": per_hour(lambda sample: sample.rss_bytes / _MEGA),
         "open_files": {"first": samples[0].open_files, "last": samples[-1].open_files},
@@ -100,12 +117,8 @@ def summarize(samples: Sequence[Sample], requests: int) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Soak the served model. Returns the exit status."""
-    parser = argparse.ArgumentParser(description="Memory and open files of the service under long mixed load.")
-    add_model_arguments(parser)
-    parser.add_argument("--minutes", type=float, default=30)
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace) -> tuple[list[Sample], Load, str]:
+    """Serve the model and soak it: samples, what became of the requests, and the variant served."""
     artifact = Repository(options.repository).open(options.model)
     workload = open_workload(artifact, options.texts)
     seconds = max(4, round(60 * options.minutes))
@@ -114,17 +127,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bodies = write_bodies(folder / "soak.jsonl", mixed_lengths(workload))
         with slipway(options.repository, options.model, options.variant, folder, probe) as server:
             served = served_model(server, probe)
-            samples, requests = soak(server, bodies, seconds, every_seconds=min(5.0, seconds / 20))
-    result = {**summarize(samples, requests), "variant": served["variant"]}
+            samples, load = soak(server, bodies, seconds, every_seconds=min(5.0, seconds / 20))
+    return samples, load, str(served["variant"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Soak the served model. Returns the exit status: 1 when something failed."""
+    parser = argparse.ArgumentParser(description="Memory and open files of the service under long mixed load.")
+    add_model_arguments(parser)
+    parser.add_argument("--minutes", type=float, default=30)
+    options = parser.parse_args(arguments)
+    try:
+        samples, load, variant = run(options)
+        result = {**summarize(samples, load), "variant": variant, "failures": failures(samples, load)}
+    except BenchmarkError as error:
+        print(f"cannot soak: {error}", file=sys.stderr)
+        return 1
     result["machine"] = machine.describe(f"python -m benchmarks.soak --minutes {options.minutes:g}")
     RESULTS.mkdir(exist_ok=True)
     kept = {**result, "samples": [asdict(sample) for sample in samples]}
     (RESULTS / "soak.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
-    print(f"{requests} requests in {result['minutes']} minutes")
+    report(result)
+    return 1 if result["failures"] else 0
+
+
+def report(result: Mapping[str, Any]) -> None:
+    """For people, and then as one JSON document."""
+    print(f"{result['requests']} requests in {result['minutes']} minutes, {result['refused']} of them refused")
     print(f"memory {result['rss_mb']['median']:.0f} MB, slope {result['rss_mb_per_hour']:+.1f} MB/hour")
     print(f"open files {result['open_files']['last']}, slope {result['open_files_per_hour']:+.1f} /hour")
+    for failure in result["failures"]:
+        print(f"failed: {failure}", file=sys.stderr)
     print(json.dumps(result))
-    return 0
 
 
 if __name__ == "__main__":

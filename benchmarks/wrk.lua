@@ -1,5 +1,6 @@
 -- Posts bodies from a file, one JSON document a line, in turn. Arguments after wrk's `--`, as key=value:
 --   bodies=FILE path=/predict              closed loop: every connection sends as soon as it has its answer
+--   ... refused=count                      and count refusals (429, 503, 504), which cost wrk a little time each
 --   rate=N samples=FILE id=header|body     open loop: Poisson arrivals at N requests a second
 -- In the open loop a sent request takes the earliest arrival that is due, and latency counts from that arrival.
 -- The arrival's time travels as the request's id (header `x-request-id`, or @ID@ in the body) and comes back with
@@ -47,6 +48,12 @@ local function init_closed(options, bodies)
   request = function()
     turn = turn % #ready + 1
     return ready[turn]
+  end
+  if options.refused then
+    refused = 0
+    response = function(status)
+      if status == 429 or status == 503 or status == 504 then refused = refused + 1 end
+    end
   end
 end
 
@@ -97,15 +104,17 @@ function init(arguments)
 end
 
 function done(summary, latency, requests)
-  local sent, late = 0, 0
+  local sent, late, turned_away = 0, 0, 0
   for _, thread in ipairs(threads) do
+    turned_away = turned_away + (thread:get("refused") or 0)
     sent = sent + (thread:get("sent") or 0)
     late = late + (thread:get("late") or 0)
   end
   local errors = summary.errors
   io.write(string.format(
     '\n{"requests": %d, "seconds": %.6f, "p50_us": %d, "p90_us": %d, "p99_us": %d, "max_us": %d, "mean_us": %.1f, ' ..
-    '"not_2xx": %d, "socket_errors": %d, "timeouts": %d, "sent": %d, "sent_late": %d}\n',
+    '"not_2xx": %d, "socket_errors": %d, "timeouts": %d, "sent": %d, "sent_late": %d, "refused": %d}\n',
     summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(90), latency:percentile(99),
-    latency.max, latency.mean, errors.status, errors.connect + errors.read + errors.write, errors.timeout, sent, late))
+    latency.max, latency.mean, errors.status, errors.connect + errors.read + errors.write, errors.timeout, sent, late,
+    turned_away))
 end

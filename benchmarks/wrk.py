@@ -24,7 +24,10 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """One closed-loop run. Latencies are wrk's, which fill in what a slow answer kept from being sent."""
+    """One closed-loop run. Latencies are wrk's, which fill in what a slow answer kept from being sent.
+
+    `failed` has the `refused` in it only where they were not counted.
+    """
 
     clients: int
     requests: int
@@ -36,6 +39,7 @@ class Load:
     mean_ms: float
     failed: int
     client_cpu_seconds: float
+    refused: int = 0
 
     @property
     def rate(self) -> float:
@@ -70,9 +74,15 @@ class Arrivals:
         return percentile(self.accepted_ms, percent) if self.accepted_ms else 0.0
 
 
-def run_closed(url: str, bodies: Path, *, clients: int, seconds: int, path: str = "/predict") -> Load:
-    """Keep `clients` connections busy for `seconds`. Raises BenchmarkError when wrk cannot run."""
-    document, cpu = _run(url, clients, seconds, [f"bodies={bodies}", f"path={path}"])
+def run_closed(
+    url: str, bodies: Path, *, clients: int, seconds: int, path: str = "/predict", count_refused: bool = False
+) -> Load:
+    """Keep `clients` connections busy for `seconds`. Raises BenchmarkError when wrk cannot run.
+
+    With `count_refused`, answers 429, 503 and 504 do not count as failed: the server said that it was too slow.
+    """
+    words = [f"bodies={bodies}", f"path={path}", *(["refused=count"] if count_refused else [])]
+    document, cpu = _run(url, clients, seconds, words)
     return parse_closed(document, clients, cpu)
 
 
@@ -135,6 +145,7 @@ def last_json(text: str) -> dict[str, float]:
 
 def parse_closed(document: dict[str, float], clients: int, cpu_seconds: float) -> Load:
     """A closed-loop run from wrk.lua's document."""
+    refused = int(document.get("refused", 0))
     return Load(
         clients=clients,
         requests=int(document["requests"]),
@@ -144,8 +155,9 @@ def parse_closed(document: dict[str, float], clients: int, cpu_seconds: float) -
         p99_ms=document["p99_us"] / 1000,
         max_ms=document["max_us"] / 1000,
         mean_ms=document["mean_us"] / 1000,
-        failed=int(document["not_2xx"] + document["socket_errors"] + document["timeouts"]),
+        failed=int(document["not_2xx"] + document["socket_errors"] + document["timeouts"]) - refused,
         client_cpu_seconds=cpu_seconds,
+        refused=refused,
     )
 
 

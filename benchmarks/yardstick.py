@@ -20,6 +20,7 @@ from benchmarks.wrk import BenchmarkError
 WORKERS: Final = 2
 THREADS: Final = 1
 BATCH: Final = 8
+PRECISION: Final = "int8"
 
 
 def build_yardstick(artifact: Artifact, cache: Path, checkpoint: Path | None = None) -> Path:

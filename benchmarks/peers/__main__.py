@@ -3,7 +3,9 @@
     python -m benchmarks.peers --repository models [--quick] [NAME ...]
 
 Every peer serves the yardstick's graph (the pipeline: the same encoder in torch). It and Slipway run side by side,
-loaded in turns, each run between two of the references; the last line of stdout is one JSON document.
+loaded in turns, each run between two of the references; the last line of stdout is one JSON document, with the
+figures of `make bench` for every server, null where one does not apply. A peer that this machine lacks something for
+is listed as skipped, with the reason.
 """
 
 import argparse
@@ -12,22 +14,25 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from artifact.repository import Artifact, Repository
 from benchmarks import machine, open_loop
-from benchmarks.bench import RESULTS, weights
+from benchmarks.bench import RESULTS, headline, weights
+from benchmarks.figures import sandwiched
 from benchmarks.http import (
     FULL,
+    NOBODYS,
     QUICK,
     SHORT_CLIENTS,
+    YARDSTICKS,
     Gauge,
     Plan,
     Target,
     bodies_of,
+    cold_start_seconds,
     make_gauge,
     run_all,
     served_model,
@@ -35,8 +40,9 @@ from benchmarks.http import (
     summarize,
 )
 from benchmarks.limit import add_model_arguments, open_workload
-from benchmarks.peers.catalogue import PEERS, Peer, choose, environ_of, environment
+from benchmarks.peers.catalogue import PEERS, YARDSTICK, Peer, choose, environ_of, environment
 from benchmarks.process import free_port, running
+from benchmarks.share import Peaks, measure_shares
 from benchmarks.workload import Workload, write_documents
 from benchmarks.wrk import BenchmarkError
 from benchmarks.yardstick import build_yardstick
@@ -44,6 +50,23 @@ from benchmarks.yardstick import build_yardstick
 _ROOT: Final = Path(__file__).parents[2]
 _ENVIRONMENTS: Final = _ROOT / "build" / "peers"
 LOADS: Final = (*(("short", clients) for clients in SHORT_CLIENTS), ("long", 32))
+# What only Slipway's interface offers: many texts in a body.
+_MIXED: Final = (("mixed", 1), ("mixed", 4))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every peer is measured with: the models, the texts, the references, and Slipway as the first target."""
+
+    artifact: Artifact
+    workload: Workload
+    yardstick: Path
+    encoder: Path | None
+    peaks: Peaks
+    gauge: Gauge
+    plan: Plan
+    folder: Path
+    own: Target
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,9 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BenchmarkError as error:
             print(f"cannot measure: {error}", file=sys.stderr)
             return 1
-    RESULTS.mkdir(exist_ok=True)
-    name = "peers-quick.json" if options.quick else "peers.json"
-    (RESULTS / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_results(result, "quick-" if options.quick else "")
     print(f"\n{table(result)}\n")
     print(json.dumps(result))
     return 1 if result["failed"] else 0
@@ -77,82 +98,129 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def write_results(result: Mapping[str, Any], prefix: str, folder: Path = RESULTS) -> None:
+    """`peers.json`, and the plots of all servers together, in benchmarks/results."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{prefix}peers.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    try:
+        from benchmarks.plots import draw_all
+    except ModuleNotFoundError as error:
+        print(f"no plots: {error.name} is not installed", file=sys.stderr)
+    else:
+        draw_all(result["slipway"], folder, result["peers"], prefix=f"{prefix}peers-")
+
+
+def install(peers: Sequence[Peer], found: dict[str, Any], pip: Sequence[str]) -> dict[str, Path]:
+    """The Python of each peer that can be had; the others go to `skipped` or `failed`, with the reason."""
+    pythons = {}
+    for peer in peers:
+        if (reason := peer.why_not()) is not None:
+            print(f"skipped: {peer.title} {reason}", flush=True)
+            found["skipped"][peer.name] = reason
+            continue
+        try:
+            pythons[peer.name] = environment(peer, _ENVIRONMENTS, pip)
+        except BenchmarkError as error:
+            _report_failure(peer, error, found)
+    return pythons
+
+
+def _report_failure(peer: Peer, error: BenchmarkError, found: dict[str, Any]) -> None:
+    print(f"  {peer.title} cannot be measured: {error}", file=sys.stderr, flush=True)
+    found["failed"][peer.name] = str(error)[-500:]
+
+
 def measure(options: argparse.Namespace, artifact: Artifact, plan: Plan, folder: Path) -> dict[str, Any]:
     """Each peer beside Slipway. A peer that cannot be measured is reported under `failed`; the others go on."""
-    chosen = choose(options.peers)
-    pythons = {peer.name: environment(peer, _ENVIRONMENTS, options.pip) for peer in chosen}
+    found: dict[str, Any] = {"peers": {}, "skipped": {}, "failed": {}}
+    found["machine"] = machine.describe("python -m benchmarks.peers")
+    pythons = install(choose(options.peers), found, options.pip)
     workload = open_workload(artifact, options.texts)
     yardstick = build_yardstick(artifact, folder, options.checkpoint)
     encoder = _encoder_folder(options.checkpoint, folder) if "fastapi-pipeline" in pythons else None
-    probe = workload.short[0]
-    found: dict[str, Any] = {"peers": {}, "failed": {}, "machine": machine.describe("python -m benchmarks.peers")}
-    ours: list[dict[str, Any]] = []
-    with slipway(options.repository, options.model, options.variant, folder, probe) as server:
-        gauge, _ = make_gauge(artifact, served_model(server, probe)["variant"], workload, plan, yardstick)
-        own = Target("slipway", server, bodies_of(workload, folder))
-        for peer in chosen:
-            port = free_port()
-            environ = environ_of(
-                yardstick, artifact.path / artifact.manifest.preprocessing.tokenizer, encoder, port, _ROOT
-            )
-            try:
-                runs, figures = _beside(own, peer, pythons[peer.name], port, environ, gauge, workload, plan, folder)
-            except BenchmarkError as error:
-                print(f"  {peer.name}: {error}", file=sys.stderr, flush=True)
-                found["failed"][peer.name] = str(error)[:500]
-                continue
-            ours += runs
-            found["peers"][peer.name] = {"title": peer.title, **figures}
-        if ours:
-            found["slipway"] = {"title": "Slipway", **figures_of(ours), **weights(server.weigh())}
+    found["peak_gops"] = peaks = machine.gemm_peaks(plan.peak_seconds)
+    where, probe = (options.repository, options.model), workload.short[0]
+    cold = cold_start_seconds(*where, options.variant, folder, probe, plan.cold_starts)
+    with slipway(*where, options.variant, folder, probe) as server:
+        variant = served_model(server, probe)["variant"]
+        gauge, _ = make_gauge(artifact, variant, workload, plan, yardstick, peaks, peers=True)
+        own = Target("slipway", server, bodies_of(workload, folder), shares=gauge.shares)
+        setting = Setting(artifact, workload, yardstick, encoder, peaks, gauge, plan, folder, own)
+        ours = _measure_peers(setting, pythons, found)
+        about = {"title": "Slipway", "engine": gauge.limit.engine, "variant": variant, "cold_start_s": cold["median"]}
+        found["slipway"] = {**about, **_measure_own(setting, ours), **weights(server.weigh())}
     return found
 
 
-def _beside(
-    own: Target,
-    peer: Peer,
-    python: Path,
-    port: int,
-    environ: Mapping[str, str],
-    gauge: Gauge,
-    workload: Workload,
-    plan: Plan,
-    folder: Path,
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _measure_peers(setting: Setting, pythons: Mapping[str, Path], found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Fill in `peers` and `failed`; Slipway's runs beside them."""
+    ours: list[dict[str, Any]] = []
+    for peer in (peer for peer in PEERS if peer.name in pythons):
+        try:
+            runs, figures = _beside(setting, peer, pythons[peer.name])
+        except BenchmarkError as error:
+            _report_failure(peer, error, found)
+            continue
+        ours += runs
+        about = {"title": peer.title, "engine": peer.model.engine, "variant": peer.model.variant}
+        found["peers"][peer.name] = {**about, **figures}
+    return ours
+
+
+def _measure_own(setting: Setting, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Slipway's figures: what it did beside the peers (or alone, with none), its open loop, many texts a body."""
+    own, gauge, plan = setting.own, setting.gauge, setting.plan
+    closed = list(runs) or run_all([own], gauge, plan, LOADS)[own.name]
+    mixed = run_all([own], gauge, plan, _MIXED)[own.name]
+    load = open_loop.open_load(setting.workload, setting.folder, own.name)
+    points = open_loop.measure(own, load, gauge, plan, saturation_of(closed))
+    return headline([*closed, *mixed], open_loop.summarize_points(points))
+
+
+def _beside(setting: Setting, peer: Peer, python: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Start a peer and load it in turns with ours: our runs, and its figures."""
-    log = folder / f"{peer.name}.log"
-    probe = json.dumps(peer.body(workload.short[0])).encode()
-    with ExitStack() as stack:
-        server = stack.enter_context(
-            running(
-                peer.command(python, port),
-                port=port,
-                path=peer.path,
-                probe=probe,
-                log=log,
-                environ=environ,
-                folder=folder,
-            )
+    folder, port = setting.folder / peer.name, free_port()
+    counts = folder / "counts"
+    counts.mkdir(parents=True)
+    tokenizer = setting.artifact.path / setting.artifact.manifest.preprocessing.tokenizer
+    environ = environ_of(peer, setting.yardstick, tokenizer, setting.encoder, port, counts, _ROOT)
+    probe = json.dumps(peer.body(setting.workload.short[0])).encode()
+    command = peer.command(python, port)
+    with running(
+        command, port=port, path=peer.path, probe=probe, log=folder / "log", environ=environ, folder=folder
+    ) as server:
+        target = Target(
+            peer.name,
+            server,
+            _bodies(peer, setting.workload, folder),
+            peer.path,
+            "body",
+            is_slipway=False,
+            limit=YARDSTICKS if peer.model == YARDSTICK else NOBODYS,
+            shares=_shares(setting, peer),
+            counts=counts,
         )
-        target = Target(peer.name, server, _bodies(peer, workload, folder), peer.path, "body", is_slipway=False)
-        runs = run_all([own, target], gauge, plan, LOADS)
-        theirs = runs[peer.name]
+        runs = run_all([setting.own, target], setting.gauge, setting.plan, LOADS)
         weight = server.weigh()
-        saturation = statistics.median(
-            run["ratio"] for run in theirs if (run["kind"], run["clients"]) == ("short", 128)
-        )
-        load = open_loop.OpenLoad(open_loop.DEADLINE_SECONDS, target.bodies["short"], folder / f"{peer.name}.txt")
-        points = open_loop.measure(target, load, gauge, plan, saturation)
-        cold = server.first_answer_seconds
+        load = open_loop.OpenLoad(open_loop.DEADLINE_SECONDS, target.bodies["short"], folder / "samples.txt")
+        points = open_loop.measure(target, load, setting.gauge, setting.plan, saturation_of(runs[peer.name]))
     opened = open_loop.summarize_points(points)
-    figures = {
-        **figures_of(theirs),
-        **weights(weight),
-        "cold_start_s": cold,
-        "open_loop": opened,
-        "goodput_at_2x": opened["goodput_at_2x"],
-    }
-    return runs[own.name], figures
+    cold = {"cold_start_s": server.first_answer_seconds}
+    return runs[setting.own.name], {**figures_of(runs[peer.name], opened), **weights(weight), **cold}
+
+
+def _shares(setting: Setting, peer: Peer) -> Mapping[str, Any]:
+    count = setting.gauge.limit.count_tokens
+    return measure_shares(setting.artifact, peer.model.precision, setting.peaks, setting.workload, count)
+
+
+def saturation_of(runs: Sequence[Mapping[str, Any]]) -> float:
+    """The closed-loop rate of 128 clients with short texts over Slipway's limit, by which open loops are scaled."""
+    return statistics.median(
+        sandwiched(run["texts_per_second"], run["before"]["limit"], run["after"]["limit"])
+        for run in runs
+        if (run["kind"], run["clients"]) == ("short", 128)
+    )
 
 
 def _bodies(peer: Peer, workload: Workload, folder: Path) -> dict[str, Path]:
@@ -163,43 +231,78 @@ def _bodies(peer: Peer, workload: Workload, folder: Path) -> dict[str, Path]:
     }
 
 
-def figures_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The same figures as `make bench` gives, of one server."""
+def figures_of(runs: Sequence[Mapping[str, Any]], opened: Mapping[str, Any]) -> dict[str, Any]:
+    """A peer's figures, named as in `make bench`; None where one does not apply.
+
+    `ratio` and `cpu_over_limit` need a reference with the peer's engine and variant, which the pipeline has not.
+    Bodies of many texts are not part of what all peers offer.
+    """
     loads = summarize(runs)
     short = {str(clients): loads[f"short-{clients}"] for clients in SHORT_CLIENTS}
-
-    def medians(field: str) -> dict[str, float]:
-        return {clients: found[field]["median"] for clients, found in short.items()}
-
+    busy = {clients: found for clients, found in short.items() if clients != "1"}
+    long = {"32": loads["long-32"]}
+    everywhere = ("requests_per_second", "percent_of_peak", "p50_ms", "p99_ms", "cpu_ms_per_request")
     return {
-        **{name: medians(name) for name in ("ratio", "ratio_yardstick", "p50_ms", "p99_ms", "cpu_ms_per_request")},
-        "requests_per_second": medians("requests_per_second"),
-        "ratio_long": {"32": loads["long-32"]["ratio"]["median"]},
-        "ratio_long_yardstick": {"32": loads["long-32"]["ratio_yardstick"]["median"]},
-        "cpu_over_limit": short["32"]["cpu_over_limit"]["median"],
+        "ratio": _medians(busy, "ratio"),
+        "ratio_yardstick": _medians(busy, "ratio_yardstick"),
+        "ratio_long": _medians(long, "ratio"),
+        "ratio_long_yardstick": _medians(long, "ratio_yardstick"),
+        **{name: _medians(short, name) for name in everywhere},
+        "engine_batch1_ms": _median(short["1"], "batch1_ms"),
+        "cpu_over_limit": _median(short["32"], "cpu_over_limit"),
+        "many_texts_speedup": None,
+        "padded_over_real": None,
+        "padding": {name: each["padded_over_real"]["median"] for name, each in loads.items() if _padded(each)},
+        "goodput_at_2x": opened["goodput_at_2x"],
+        "open_loop": dict(opened),
     }
 
 
+def _padded(load: Mapping[str, Any]) -> bool:
+    return "padded_over_real" in load
+
+
+def _median(load: Mapping[str, Any], name: str) -> float | None:
+    return float(load[name]["median"]) if name in load else None
+
+
+def _medians(loads: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, float] | None:
+    """By clients; None when it was not measured at all."""
+    found = {clients: load[name]["median"] for clients, load in loads.items() if name in load}
+    return found or None
+
+
+_HEAD: Final = (
+    "server", "1 client p50 ms", "8", "32", "128", "long 32", "requests/s at 32", "% of peak", "p99 ms at 32", "MB",
+    "start s", "CPU ms at 32",
+)  # fmt: skip
+
+
 def table(result: Mapping[str, Any]) -> str:
-    """One line a server, as Markdown."""
-    head = ("server", "1 client p50 ms", "8", "32", "128", "long 32", "p99 ms at 32", "MB", "start s", "CPU ms at 32")
-    rows = [head, ("---",) * len(head)]
-    for each in (*result["peers"].values(), *([result["slipway"]] if "slipway" in result else [])):
-        ratios = [f"{each['ratio_yardstick'][clients]:.2f}" for clients in ("8", "32", "128")]
-        start = f"{each['cold_start_s']:.1f}" if "cold_start_s" in each else ""
-        rows.append(
-            (
-                each["title"],
-                f"{each['p50_ms']['1']:.1f}",
-                *ratios,
-                f"{each['ratio_long_yardstick']['32']:.2f}",
-                f"{each['p99_ms']['32']:.0f}",
-                f"{each['memory_mb']:.0f}",
-                start,
-                f"{each['cpu_ms_per_request']['32']:.1f}",
-            )
-        )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    """One line a server, as Markdown; below it, what was skipped or failed, and why."""
+    rows = [_HEAD, ("---",) * len(_HEAD)]
+    rows += [_row(each) for each in (*result["peers"].values(), result["slipway"])]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    missing = [
+        f"{verb}: {name} ({reason})" for verb in ("skipped", "failed") for name, reason in result.get(verb, {}).items()
+    ]
+    return "\n".join([*lines, *([""] if missing else []), *missing])
+
+
+def _row(each: Mapping[str, Any]) -> tuple[str, ...]:
+    share = (each.get("percent_of_peak") or {}).get("32")
+    return (
+        each["title"],
+        f"{each['p50_ms']['1']:.1f}",
+        *(f"{each['ratio_yardstick'][clients]:.2f}" for clients in ("8", "32", "128")),
+        f"{each['ratio_long_yardstick']['32']:.2f}",
+        f"{each['requests_per_second']['32']:.0f}",
+        "" if share is None else f"{share:.0f} %",
+        f"{each['p99_ms']['32']:.0f}",
+        f"{each['memory_mb']:.0f}",
+        f"{each['cold_start_s']:.1f}",
+        f"{each['cpu_ms_per_request']['32']:.1f}",
+    )
 
 
 def _encoder_folder(checkpoint: Path | None, folder: Path) -> Path:

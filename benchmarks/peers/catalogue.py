@@ -1,10 +1,11 @@
 """Which peers there are, and how each is installed, started and asked."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,37 @@ def plain_body(text: str) -> dict[str, Any]:
     return {"id": ID, "text": text}
 
 
+def list_body(text: str) -> dict[str, Any]:
+    """A list of one query, for servers whose batchable endpoints take lists."""
+    return {"queries": [plain_body(text)]}
+
+
+def v2_body(text: str) -> dict[str, Any]:
+    """The open inference protocol (KServe's v2): one BYTES tensor that holds one text."""
+    return {"id": ID, "inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": [text]}]}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a peer computes with; `precision` says which peak of the machine it could reach."""
+
+    engine: str
+    variant: str
+    precision: str
+
+
+YARDSTICK: Final = Model("onnxruntime", "int8 dynamic", "int8")
+PIPELINE: Final = Model("torch", "fp32", "fp32")
+
+
+@dataclass(frozen=True)
+class Program:
+    """Something that pip does not install, and the Debian package that does."""
+
+    name: str
+    package: str
+
+
 @dataclass(frozen=True)
 class Peer:
     """One other server. `arguments` follow `python -m benchmarks.peers.serve_NAME`; {port} is filled in."""
@@ -30,6 +62,9 @@ class Peer:
     path: str = "/predict"
     arguments: tuple[str, ...] = ()
     body: Callable[[str], dict[str, Any]] = plain_body
+    model: Model = YARDSTICK
+    environ: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[Program, ...] = ()
 
     @property
     def module(self) -> str:
@@ -45,12 +80,29 @@ class Peer:
         """What starts it."""
         return [str(python), "-m", self.module, *(word.format(port=port) for word in self.arguments)]
 
+    def why_not(self, which: Callable[[str], str | None] = shutil.which) -> str | None:
+        """Why it cannot be had on this machine, or None: it can."""
+        missing = [need for need in self.needs if which(need.name) is None]
+        return "; ".join(f"needs {need.name}: apt-get install {need.package}" for need in missing) or None
+
+
+# https://docs.ray.io/en/master/kuberay/user-guides/serve-high-throughput.html
+_RAY_FAST: Final = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 PEERS: Final[tuple[Peer, ...]] = (
-    Peer("fastapi-pipeline", "FastAPI + transformers pipeline"),
+    Peer("fastapi-pipeline", "FastAPI + transformers pipeline", model=PIPELINE),
     Peer("fastapi-onnxruntime", "FastAPI `def` + onnxruntime"),
     Peer("mosec", "mosec", "/inference", ("--address", "127.0.0.1", "--port", "{port}")),
     Peer("litserve", "LitServe"),
+    Peer("bentoml", "BentoML", body=list_body),
+    Peer("ray-serve", "Ray Serve", environ=_RAY_FAST),
+    Peer("mlserver", "MLServer", "/v2/models/classify/infer", body=v2_body),
+    Peer("torchserve", "TorchServe", "/predictions/classify", needs=(Program("java", "openjdk-17-jre-headless"),)),
+    Peer("triton", "Triton (PyTriton)", "/v2/models/classify/infer", body=v2_body),
 )
 
 
@@ -85,15 +137,19 @@ def _run(command: Sequence[str]) -> None:
         raise BenchmarkError(f"{' '.join(command[1:4])} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
 
 
-def environ_of(model: Path, tokenizer: Path, encoder: Path | None, port: int, root: Path) -> Mapping[str, str]:
+def environ_of(
+    peer: Peer, model: Path, tokenizer: Path, encoder: Path | None, port: int, counts: Path, root: Path
+) -> Mapping[str, str]:
     """What drivers read, and what keeps their libraries from spreading over more threads than configured."""
     found = {
         "PEER_MODEL": str(model),
         "PEER_TOKENIZER": str(tokenizer),
         "PEER_PORT": str(port),
+        "PEER_COUNTS": str(counts),
         "PYTHONPATH": str(root),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
+        **peer.environ,
     }
     return found if encoder is None else {**found, "PEER_ENCODER": str(encoder)}

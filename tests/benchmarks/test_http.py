@@ -1,6 +1,14 @@
+from pathlib import Path
+from typing import cast
+
 import pytest
 
-from benchmarks.http import compare, summarize, tokens_of
+from benchmarks import http
+from benchmarks.http import NOBODYS, YARDSTICKS, Target, compare, run_load, summarize, tokens_of
+from benchmarks.peers.encoder import TokenCounter
+from benchmarks.process import Server
+from benchmarks.share import Share
+from benchmarks.wrk import BenchmarkError, Load
 
 PAGE = """\
 # HELP slipway_tokens_total Tokens of executed inputs.
@@ -36,6 +44,68 @@ def test_a_run_is_compared_with_the_references_around_it() -> None:
     assert found["ratio_yardstick"] == pytest.approx(600 / 700)
     assert found["cpu_over_limit"] == pytest.approx(1.0)
     assert found["batch1_ms"] == pytest.approx(3.5)
+
+
+def test_a_peer_is_compared_with_the_limit_of_what_it_serves() -> None:
+    theirs = {f"{YARDSTICKS}{name}": value for name, value in (("limit", 1000.0), ("limit_cpu_ms", 2.0))}
+    found = compare(RUN, BEFORE | theirs, AFTER | theirs, YARDSTICKS)
+    assert found["ratio"] == pytest.approx(0.6)
+    assert found["cpu_over_limit"] == pytest.approx(1.5)
+    assert found["ratio_yardstick"] == pytest.approx(600 / 700)
+
+
+def test_without_a_limit_of_its_own_a_peer_is_compared_with_the_yardstick_only() -> None:
+    found = compare(RUN, BEFORE, AFTER, NOBODYS)
+    assert not {"ratio", "cpu_over_limit", "batch1_ms"} & found.keys()
+    assert "ratio_yardstick" in found
+
+
+def test_a_peers_tokens_and_its_share_of_the_peak(tmp_path: Path) -> None:
+    server = cast("Server", None)
+    shares = {"short": Share(0.05, 100.0)}
+    target = Target("peer", server, {}, is_slipway=False, counts=tmp_path, shares=shares)
+    assert target.tokens() is None
+    TokenCounter(tmp_path).add(3, 4)
+    assert target.tokens() == (3, 4)
+    assert target.percent_of_peak("short", 400) == pytest.approx(20)
+    assert target.percent_of_peak("long", 400) is None
+
+
+class Idle:
+    """A server that uses no CPU."""
+
+    url = "http://127.0.0.1:1"
+
+    def cpu_seconds(self) -> float:
+        return 1.0
+
+    settled_cpu_seconds = cpu_seconds
+
+
+@pytest.fixture
+def periods(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How long each load ran; a load has an answer once it runs for eight seconds."""
+    asked: list[int] = []
+
+    def closed(url: str, bodies: Path, *, clients: int, seconds: int, path: str) -> Load:
+        asked.append(seconds)
+        return Load(clients, 5 if seconds >= 8 else 0, float(seconds), 1.0, 2.0, 3.0, 4.0, 1.5, 0, 0.1)
+
+    monkeypatch.setattr(http, "run_closed", closed)
+    return asked
+
+
+def test_a_slow_server_is_loaded_until_it_answers(periods: list[int]) -> None:
+    target = Target("slow", cast("Server", Idle()), {"short": Path("bodies")}, is_slipway=False)
+    assert run_load(target, "short", 128, 2)["requests"] == 5
+    assert periods == [2, 8]
+
+
+def test_a_server_that_does_not_answer_at_all_is_given_up(periods: list[int]) -> None:
+    target = Target("dead", cast("Server", Idle()), {"short": Path("bodies")}, is_slipway=False)
+    with pytest.raises(BenchmarkError, match="dead: no answer within 0 s"):
+        run_load(target, "short", 1, 0)
+    assert len(periods) == 3
 
 
 def test_many_texts_are_compared_with_one_padded_batch() -> None:

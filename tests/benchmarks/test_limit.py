@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from artifact.repository import Artifact, Repository
-from benchmarks.limit import Layout, Reference, Sample, best, choose_variant, grid, main, measure_grid
+from benchmarks.limit import Layout, Reference, Sample, best, choose_variant, grid, main, measure_grid, print_grid
+from benchmarks.share import Share
 from tests.tiny_artifact import publish_tiny
 
 TEXTS = ["a good film", "bad", "the film is very good and warm and funny", "a mess"] * 3
@@ -36,6 +37,14 @@ def test_the_best_layout_has_the_greatest_median() -> None:
 
     steady, lucky = Layout(1, 1, True, 1), Layout(2, 1, True, 1)
     assert best({steady: at(10, 11, 12), lucky: at(5, 6, 90)}) == steady
+
+
+def test_every_line_of_the_grid_says_its_share_of_the_peak(capsys: pytest.CaptureFixture[str]) -> None:
+    samples = {Layout(2, 1, True, size): [Sample(rate, 0, 1.0, 0.0)] for size, rate in ((1, 100), (8, 400))}
+    print_grid("The limit", samples, Share(0.05, 100.0))
+    *_, slow, fast = capsys.readouterr().out.splitlines()
+    assert "5 % of peak" in slow
+    assert fast.endswith("20 % of peak  <- the limit")
 
 
 def test_batches_are_neighbours_in_length(reference: Reference) -> None:

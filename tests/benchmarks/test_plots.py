@@ -21,6 +21,13 @@ def test_every_figure_becomes_a_picture(tmp_path: Path) -> None:
     assert all(path.read_text(encoding="utf-8").lstrip().startswith("<?xml") for path in drawn)
 
 
+def test_servers_are_drawn_together(tmp_path: Path) -> None:
+    peer = {**RESULT, "padding": {"short-32": 1.6, "long-32": 1.3}}
+    drawn = {path.name: path for path in draw_all(RESULT, tmp_path, {"mosec": peer}, prefix="peers-")}
+    assert drawn.keys() == {f"peers-{name}.svg" for name in ("open-loop", "cpu-per-request", "padding")}
+    assert all("mosec" in path.read_text(encoding="utf-8") for path in drawn.values())
+
+
 def test_the_same_result_gives_the_same_picture(tmp_path: Path) -> None:
     first = [path.read_bytes() for path in draw_all(RESULT, tmp_path / "1")]
     assert first == [path.read_bytes() for path in draw_all(RESULT, tmp_path / "2")]

@@ -46,6 +46,12 @@ def test_every_kind_of_failure_counts() -> None:
     assert parse_closed(document, clients=8, cpu_seconds=0).failed == 6
 
 
+def test_refusals_that_were_counted_are_no_failures() -> None:
+    document = last_json(CLOSED) | {"not_2xx": 5.0, "refused": 4.0}
+    load = parse_closed(document, clients=8, cpu_seconds=0)
+    assert (load.failed, load.refused) == (1, 4)
+
+
 def test_an_open_run_counts_the_arrivals_inside_its_window() -> None:
     arrivals = parse_open(OPEN, SAMPLES, rate=5, window=(0.5, 1.5), cpu_seconds=0.1)
     assert arrivals.accepted_ms == (40.791, 600.0)

@@ -1,24 +1,128 @@
+import argparse
+import json
+from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.__main__ import LOADS, figures_of, table
-from tests.benchmarks.test_bench import run
+import pytest
+
+from benchmarks.open_loop import FACTORS
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers.__main__ import LOADS, figures_of, install, saturation_of, table, write_results
+from benchmarks.peers.catalogue import Peer, Program
+from tests.benchmarks.test_bench import OPENED, result, run
+from tests.benchmarks.test_plots import load
+
+# What `make bench` promises for its last line, but for what only it measures.
+FIELDS = (
+    "ratio",
+    "ratio_yardstick",
+    "ratio_long",
+    "p50_ms",
+    "p99_ms",
+    "engine_batch1_ms",
+    "cpu_over_limit",
+    "goodput_at_2x",
+    "padded_over_real",
+    "many_texts_speedup",
+    "cold_start_s",
+    "memory_mb",
+    "engine",
+    "variant",
+)
+OPEN_LOOP = {**OPENED, "loads": {str(factor): load(factor) for factor in FACTORS}}
 
 
-def figures() -> dict[str, Any]:
-    return figures_of([run(kind, clients, repetition) for kind, clients in LOADS for repetition in range(2)])
+def runs(**without: None) -> list[dict[str, Any]]:
+    found = [run(kind, clients, repetition) for kind, clients in LOADS for repetition in range(2)]
+    return [{name: value for name, value in each.items() if name not in without} for each in found]
+
+
+def peer(title: str = "mosec") -> dict[str, Any]:
+    about = {
+        "title": title,
+        "engine": "onnxruntime",
+        "variant": "int8 dynamic",
+        "memory_mb": 300.0,
+        "cold_start_s": 2.0,
+    }
+    return {**about, **figures_of(runs(), OPEN_LOOP)}
+
+
+def measured() -> dict[str, Any]:
+    ours = {"title": "Slipway", **result(), "open_loop": OPEN_LOOP, "memory_mb": 180.0, "cold_start_s": 0.9}
+    return {"peers": {"mosec": peer()}, "slipway": ours, "skipped": {}, "failed": {}}
 
 
 def test_a_peer_has_the_figures_that_bench_has() -> None:
-    found = figures()
-    assert found["ratio_yardstick"] == {"1": 0.85, "8": 0.85, "32": 0.85, "128": 0.85}
+    found = figures_of(runs(), OPENED)
+    assert found["ratio"] == {"8": 0.9, "32": 0.9, "128": 0.9}
+    assert found["ratio_yardstick"] == {"8": 0.85, "32": 0.85, "128": 0.85}
     assert found["ratio_long"] == {"32": 0.9}
-    assert found["cpu_over_limit"] == 1.2
+    assert found["p50_ms"].keys() == found["p99_ms"].keys() == {"1", "8", "32", "128"}
+    assert (found["cpu_over_limit"], found["engine_batch1_ms"], found["goodput_at_2x"]) == (1.2, 4.0, 0.96)
+    assert found["padding"].keys() == {"short-1", "short-8", "short-32", "short-128", "long-32"}
 
 
-def test_the_table_has_a_line_for_every_server() -> None:
-    shown = {"title": "mosec", **figures(), "memory_mb": 300.0, "cold_start_s": 2.0}
-    ours = {"title": "Slipway", **figures(), "memory_mb": 180.0}
-    lines = table({"peers": {"mosec": shown}, "slipway": ours}).splitlines()
-    assert len(lines) == 4
+@pytest.mark.parametrize("server", ["peer", "slipway"])
+def test_every_server_has_every_field(server: str) -> None:
+    found = measured()["slipway"] if server == "slipway" else peer()
+    assert set(FIELDS) - found.keys() == set()
+
+
+def test_what_does_not_apply_is_null() -> None:
+    found = figures_of(runs(ratio=None, cpu_over_limit=None, batch1_ms=None, padded_over_real=None), OPENED)
+    assert found["ratio"] is None
+    assert found["ratio_long"] is None
+    assert found["engine_batch1_ms"] is None
+    assert found["many_texts_speedup"] is None
+    assert found["padding"] == {}
+    assert "NaN" not in json.dumps(found)
+
+
+def test_the_open_loop_is_scaled_by_what_128_clients_got() -> None:
+    references = {"before": {"limit": 900.0}, "after": {"limit": 1100.0}}
+    assert saturation_of([{**each, **references} for each in runs()]) == pytest.approx(0.5)
+
+
+def test_the_table_has_a_line_for_every_server_and_every_gap() -> None:
+    found = measured() | {"skipped": {"torchserve": "needs java"}, "failed": {"triton": "no wheel"}}
+    lines = table(found).splitlines()
     assert lines[2].startswith("| mosec | 5.0 | 0.85 |")
     assert "| Slipway |" in lines[3]
+    assert lines[-2:] == ["skipped: torchserve (needs java)", "failed: triton (no wheel)"]
+
+
+def test_a_peer_that_cannot_be_had_does_not_keep_the_others_from_being_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken").write_text("a file where its folder should be", encoding="utf-8")
+    monkeypatch.setattr(peers, "_ENVIRONMENTS", tmp_path)
+    lacking = Peer("lacking", "Lacking", needs=(Program("no-such-program", "no-such-package"),))
+    found: dict[str, Any] = {"skipped": {}, "failed": {}}
+    monkeypatch.setattr(Peer, "requirements", tmp_path / "broken")
+    assert install([lacking, Peer("broken", "Broken")], found, ()) == {}
+    assert found["skipped"] == {"lacking": "needs no-such-program: apt-get install no-such-package"}
+    assert "venv" in found["failed"]["broken"]
+    assert "skipped: Lacking needs no-such-program" in capsys.readouterr().out
+
+
+def test_results_and_plots_of_all_servers_are_kept(tmp_path: Path) -> None:
+    write_results(measured(), "quick-", tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    pictures = {f"quick-peers-{name}.svg" for name in ("open-loop", "cpu-per-request", "padding")}
+    assert names == pictures | {"quick-peers.json"}
+    assert "mosec" in (tmp_path / "quick-peers-open-loop.svg").read_text(encoding="utf-8")
+
+
+def test_an_unknown_peer_ends_the_program_with_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.tiny_artifact import publish_tiny
+
+    publish_tiny(tmp_path)
+    assert peers.main(["--repository", str(tmp_path), "vapour"]) == 1
+    assert "no peer called vapour" in capsys.readouterr().err
+
+
+def test_arguments_are_those_of_every_benchmark() -> None:
+    options = peers._parser().parse_args(["--quick", "mosec"])
+    assert isinstance(options, argparse.Namespace)
+    assert (options.quick, options.peers, options.model) == (True, ["mosec"], "sentiment")
