@@ -7,6 +7,7 @@ onnxruntime 1.31 computes `SkipLayerNormalization` and `LayerNormalization` with
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 MICROSOFT: Final = "com.microsoft"
+# Bytes of a tensor below which it stays in the graph's own file.
+_WORTH_MAPPING: Final = 1024
 _OURS: Final = re.compile(r"slipway_\w+_\d+")
 
 
@@ -69,6 +72,22 @@ class GraphEditor:
         return result
 
 
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write `model` to `path`, and its weights, where it has any to speak of, to the file beside it (`data_of`).
+
+    onnxruntime maps that file instead of reading it: what no request touches, such as the embeddings of rare words,
+    never becomes resident, and processes share the rest.
+    """
+    data = data_of(path)
+    data.unlink(missing_ok=True)  # onnx appends to what is there
+    onnx.save(model, path, save_as_external_data=True, location=data.name, size_threshold=_WORTH_MAPPING)
+
+
+def data_of(path: Path) -> Path:
+    """Where `save_graph` puts the weights of the graph at `path`. There is no such file when all are small."""
+    return path.with_name(f"{path.name}.data")
+
+
 Rewrite = Callable[[GraphEditor, onnx.NodeProto], bool]
 
 
@@ -100,12 +119,17 @@ def unfold_layer_norm(editor: GraphEditor, node: onnx.NodeProto) -> bool:
     gain = editor.constants.get(inputs[0])
     if gain is None or attribute(node, "axis", -1) != -1:
         return False
+    emit_layer_norm(editor, total, inputs[0], inputs[1], attribute(node, "epsilon", 1e-5), node.output[0])
+    return True
+
+
+def emit_layer_norm(editor: GraphEditor, total: str, gain: str, bias: str, epsilon: float, output: str) -> None:
+    """Normalize `total` over its last axis into `output`; `gain` names a constant vector."""
     mean = editor.emit("ReduceMean", [total], axes=[-1], keepdims=1)
     centred = editor.emit("Sub", [total, mean])
     squares = editor.emit("ReduceSumSquare", [centred], axes=[-1], keepdims=1)
-    variance = editor.emit("Mul", [squares, editor.scalar(1 / gain.shape[-1])])
-    padded = editor.emit("Add", [variance, editor.scalar(attribute(node, "epsilon", 1e-5))])
+    variance = editor.emit("Mul", [squares, editor.scalar(1 / editor.constants[gain].shape[-1])])
+    padded = editor.emit("Add", [variance, editor.scalar(epsilon)])
     inverse = editor.emit("Div", [editor.scalar(1.0), editor.emit("Sqrt", [padded])])
-    scaled = editor.emit("Mul", [editor.emit("Mul", [centred, inverse]), inputs[0]])
-    editor.emit("Add", [scaled, inputs[1]], node.output[0])
-    return True
+    scaled = editor.emit("Mul", [editor.emit("Mul", [centred, inverse]), gain])
+    editor.emit("Add", [scaled, bias], output)

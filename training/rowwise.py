@@ -20,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from training.embedding import quantize_embedding
 from training.graph import MICROSOFT, GraphEditor, attribute, rewrite, unfold_layer_norm
 
 # The minimum of x * Phi(x) is -0.16997, at x = -0.7518.
@@ -30,13 +31,14 @@ _TINY: Final = 1e-12
 
 
 def quantize_rowwise(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace every MatMul by constant weights, the projections of every fused Attention, and layer normalizations.
+    """Replace every MatMul by constant weights, the projections of every fused Attention, large embedding tables, and
+    layer normalizations.
 
     `model` is float32, fused (onnxruntime's Attention, SkipLayerNormalization, BiasGelu) or plain.
     Raises ValueError when it holds nothing to quantize.
     """
     quantizer = _RowQuantizer()
-    result = rewrite(model, quantizer.matmul, quantizer.attention, unfold_layer_norm)
+    result = rewrite(model, quantizer.matmul, quantizer.attention, quantize_embedding, unfold_layer_norm)
     if not quantizer.rows:
         raise ValueError("the graph holds no matrix product with constant weights")
     return result
