@@ -217,7 +217,11 @@ def check(client: Client, raw: bytes) -> str:
 def served(repository: Path) -> Iterator[tuple[Running, MoodyBackend]]:
     """A server with room for everybody and a backend in a mood."""
     backend = MoodyBackend()
-    bounds: dict[str, Any] = {"header_timeout_seconds": 5.0, "body_timeout_seconds": 5.0, "max_connections": 2 * CLIENTS}
+    bounds: dict[str, Any] = {
+        "header_timeout_seconds": 5.0,
+        "body_timeout_seconds": 5.0,
+        "max_connections": 2 * CLIENTS,
+    }
     with many_files(), running(repository, loading(backend, workers=2), **bounds) as service:
         yield service, backend
 
