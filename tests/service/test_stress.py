@@ -33,7 +33,7 @@ CLIENTS = 2000
 AT_ONCE = 500
 FILES = 2 * CLIENTS + 500  # both ends of each connection are in this process
 PATIENCE_SECONDS = 60.0
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 50.0
 EXECUTION_TIMEOUT_SECONDS = 0.2
 WORDS = ("good", "bad", "film", "movie", "is", "was", "very", "not")
 
@@ -127,10 +127,10 @@ def clients(seed: int = 3) -> list[Client]:
         texts = tuple(" ".join(words.choices(WORDS, k=words.randint(1, 40))) for _ in range(words.choice((1, 1, 3))))
         whole = request(texts)
         head = whole.index(b"\r\n\r\n")
-        # 500: the backend failed; 429: the queue was full; 503: too much hung at once; 504: the deadline passed;
-        # 408: on a busy machine, it was not read in time, and so never accepted.
+        # 500: the backend failed; 429: the queue was full; 503: too much hung at once; 408: on a busy machine, it was
+        # not read in time, and so never accepted. A 504 would be an answer that got lost: nothing takes that long.
         kinds = {
-            "waits": (whole, False, {200, 408, 429, 500, 503, 504}),
+            "waits": (whole, False, {200, 408, 429, 500, 503}),
             "stalls in the headers": (whole[: head - 3], False, {408}),
             "stalls in the body": (whole[: head + 12], False, {408}),
             "leaves": (whole, True, set[int]()),
