@@ -71,12 +71,21 @@ class TextPreprocessing(_Part):
 
 
 class Variant(_Part):
-    """One file of this version at one precision and format."""
+    """One form of this version at one precision and format.
+
+    `data` holds the weights of a graph that keeps them beside its file, so that they can be mapped into memory.
+    """
 
     name: str
     file: FileName
+    data: FileName | None = None
     format: Literal["onnx", "torchscript"]
     precision: Literal["fp32", "bf16", "fp16", "int8"]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Everything an engine reads to load this variant."""
+        return (self.file,) if self.data is None else (self.file, self.data)
 
 
 class Estimate(_Part):
@@ -216,7 +225,8 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        needed = {variant.file for variant in self.variants} | {GOLDEN, self.preprocessing.tokenizer}
+        needed = {name for variant in self.variants for name in variant.files}
+        needed |= {GOLDEN, self.preprocessing.tokenizer}
         if self.files and (missing := sorted(needed - self.files.keys())):
             raise ValueError(f"files lists no {', '.join(missing)}")
         if len({variant.name for variant in self.variants}) != len(self.variants):

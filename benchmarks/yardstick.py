@@ -9,10 +9,12 @@ import hashlib
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from artifact.files import record
+from artifact.manifest import Variant
 from artifact.repository import Artifact
 from benchmarks.wrk import BenchmarkError
 
@@ -30,11 +32,12 @@ def build_yardstick(artifact: Artifact, cache: Path, checkpoint: Path | None = N
     again from `checkpoint`, a folder with the fine-tuned model, or the newest of that model below `runs/`. The speed
     does not depend on the weights. Raises BenchmarkError when neither works.
     """
-    source = artifact.path / _fp32_file(artifact)
+    graph = _fp32(artifact)
+    source = artifact.path / graph.file
     if checkpoint is None and what_is_not_fused(operators(source)) is not None:
         checkpoint = newest_checkpoint(Path("runs", artifact.manifest.name))
-    origin = source if checkpoint is None else checkpoint / "model.safetensors"
-    target = cache / f"yardstick-{_digest(origin)}.onnx"
+    whole = [artifact.path / name for name in graph.files]
+    target = cache / f"yardstick-{_digest(whole if checkpoint is None else [checkpoint / 'model.safetensors'])}.onnx"
     if target.is_file():
         return target
     cache.mkdir(parents=True, exist_ok=True)
@@ -43,7 +46,8 @@ def build_yardstick(artifact: Artifact, cache: Path, checkpoint: Path | None = N
         _fuse(source, fused) if checkpoint is None else _export(checkpoint, fused)
         if (missing := what_is_not_fused(operators(fused))) is not None:
             raise BenchmarkError(
-                f"no yardstick from {origin.name}: {missing}; name the fine-tuned model's folder with --checkpoint"
+                f"no yardstick from {(checkpoint or source).name}: {missing}; "
+                "name the fine-tuned model's folder with --checkpoint"
             )
         quantized = Path(work, "quantized.onnx")
         _quantize(fused, quantized)
@@ -57,10 +61,10 @@ def newest_checkpoint(runs: Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
-def _fp32_file(artifact: Artifact) -> str:
+def _fp32(artifact: Artifact) -> Variant:
     for variant in artifact.manifest.variants:
         if variant.precision == "fp32" and variant.format == "onnx":
-            return variant.file
+            return variant
     raise BenchmarkError(f"{artifact.path} has no fp32 ONNX variant to make the yardstick from")
 
 
@@ -85,7 +89,9 @@ def what_is_not_fused(found: Mapping[str, int]) -> str | None:
 def _fuse(source: Path, target: Path) -> None:
     """The optimizer's graph; a graph that is fused already passes through it unchanged."""
     if what_is_not_fused(operators(source)) is None:
-        target.write_bytes(source.read_bytes())
+        import onnx
+
+        onnx.save(onnx.load(str(source)), str(target))  # not a copy: the weights may lie in a file beside it
         return
     from onnxruntime.transformers.optimizer import optimize_model
 
@@ -127,9 +133,11 @@ def _quantize(source: Path, target: Path) -> None:
     quantize_dynamic(str(source), str(target), per_channel=True, weight_type=QuantType.QInt8, extra_options=types)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+def _digest(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(record(path).sha256.encode())
+    return digest.hexdigest()[:16]
 
 
 @contextlib.contextmanager

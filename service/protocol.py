@@ -23,6 +23,8 @@ from service.errors import HeadersTooLarge, HttpError, RequestTimeout
 from service.responses import error_response
 
 _Phase = Literal["idle", "headers", "body"]
+# How long bytes that lie in the kernel when a client's time is over are given to be read.
+_LATE_SECONDS: Final = 0.02
 _CLOSE: Final = {"connection": "close"}
 
 
@@ -190,6 +192,10 @@ class Connection(HttpToolsProtocol):
         """Cut the client off. A request being handled is answered first: the application has this deadline too."""
         self._timer = None
         if self.transport.is_closing():
+            return
+        if self._phase == "headers" and self.unread:
+            # They came in time and we are late. Closing now would also reset the connection, and take the answer along.
+            self._timer = self.loop.call_later(_LATE_SECONDS, self._too_slow)
             return
         if self.cycle is not None and not self.cycle.response_complete:
             if (direct := self._current_direct) is not None:

@@ -28,7 +28,7 @@ from inference.layout import usable_memory
 from inference.model import Model, Options
 from inference.plan import Wish
 from inference.policy import Limits
-from service import logs
+from service import heap, logs
 from service.app import create_app
 from service.bridge import Bridge
 from service.config import Settings
@@ -49,6 +49,7 @@ _TICK_SECONDS: Final = 0.02
 def serve(settings: Settings) -> int:
     """Serve until a signal. Returns the exit status: 0 when every accepted request was answered, 1 otherwise."""
     logs.configure(settings.log_level, settings.log_format)
+    heap.use_one_arena()
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
@@ -209,6 +210,7 @@ class Server:
 
     async def _load_models(self, context: Context) -> None:
         await context.registry.run()
+        heap.give_back()  # what reading and building models left behind
         self._was_ready = context.ready
         status = context.registry.status()
         log = logs.logger().info if status == "ready" else logs.logger().error

@@ -34,7 +34,7 @@ from artifact.manifest import TensorSpec, TextPreprocessing, Variant
 from training.errors import TrainingError
 from training.evaluate import softmax
 from training.finetune import load_model, load_tokenizer
-from training.graph import rewrite, split_skip_layer_norm
+from training.graph import data_of, rewrite, save_graph, split_skip_layer_norm
 from training.rowwise import quantize_rowwise
 
 Feed = Mapping[str, NDArray[np.int64]]
@@ -120,9 +120,21 @@ class Candidate:
     precision: Literal["fp32", "bf16", "fp16", "int8"]
     build: Callable[[Sources, Path], str]
 
-    def variant(self) -> Variant:
-        """How the manifest names it."""
-        return Variant(name=self.name, file=self.file, format=self.format, precision=self.precision)
+    def variant(self, folder: Path) -> Variant:
+        """How the manifest names what was built in `folder`."""
+        data = data_of(folder / self.file)
+        return Variant(
+            name=self.name,
+            file=self.file,
+            data=data.name if data.exists() else None,
+            format=self.format,
+            precision=self.precision,
+        )
+
+    def discard(self, folder: Path) -> None:
+        """Remove what an attempt left in `folder`."""
+        for path in (folder / self.file, data_of(folder / self.file)):
+            path.unlink(missing_ok=True)
 
 
 def export_model(model_dir: Path, folder: Path, *, progress: Progress) -> Export:
@@ -199,11 +211,11 @@ def _build_all(
     for candidate in CANDIDATES:
         try:
             notes.append(f"{candidate.file}: {candidate.build(sources, folder / candidate.file)}")
-            built.append(candidate.variant())
+            built.append(candidate.variant(folder))
         except Exception as error:  # each quantizer raises what it likes; the run goes on without that candidate
             if candidate is CANDIDATES[0]:
                 raise TrainingError(f"the model cannot be exported to ONNX: {error}") from error
-            (folder / candidate.file).unlink(missing_ok=True)
+            candidate.discard(folder)
             failures[candidate.name] = f"could not be built: {error}"
         advance()
     return tuple(built), failures, tuple(notes)
@@ -283,7 +295,7 @@ def _build_fp32(sources: Sources, path: Path) -> str:
     plain = _session(sources.plain)
     worst = _check(lambda feed: _run(plain, feed), sources)
     use_fused, remark = _fusion_pays(sources, plain)
-    shutil.copyfile(sources.split if use_fused else sources.plain, path)
+    save_graph(onnx.load(sources.split if use_fused else sources.plain), path)
     return f"{'fused' if use_fused else 'not fused'} ({remark}), the plain graph {worst:.1g} from torch"
 
 
@@ -349,8 +361,11 @@ def _build_torchscript(sources: Sources, path: Path) -> str:
 
 
 def _build_rowwise_int8(sources: Sources, path: Path) -> str:
-    """Weights per column, one activation scale per token: neighbours cannot enter (training/rowwise.py)."""
-    onnx.save(quantize_rowwise(onnx.load(sources.fused)), path)
+    """Weights per column, one activation scale per token: neighbours cannot enter (training/rowwise.py).
+
+    The embedding table has a scale per row (training/embedding.py).
+    """
+    save_graph(quantize_rowwise(onnx.load(sources.fused)), path)
     _session(path)  # a graph that does not load is a failed build, not a failed gate
     return "int8, one activation scale per token"
 
@@ -361,6 +376,7 @@ def _build_dynamic_int8(sources: Sources, path: Path) -> str:
     Offered so that every report shows what it would have cost; the gate has refused it on every real model so far.
     """
     quantize_dynamic(str(sources.prepared), str(path), per_channel=True, weight_type=QuantType.QInt8)
+    save_graph(onnx.load(path), path)
     return "dynamic int8, per channel"
 
 

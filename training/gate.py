@@ -293,7 +293,7 @@ def _measured(trial: Trial, variant: Variant, progress: Progress) -> Measured | 
                 }
                 | {_QUEUE: _queued_scores(model, trial.texts, progress, step)},
                 speed=_speed(model, trial.texts),
-                bytes=record(trial.folder / variant.file).bytes,
+                bytes=sum(record(trial.folder / name).bytes for name in variant.files),
             )
     except SlipwayError as error:
         return f"could not be run: {_without_folder(error.message, trial)}"

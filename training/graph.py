@@ -6,6 +6,7 @@ onnxruntime 1.31 computes `SkipLayerNormalization` with a scalar loop on x86 and
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 MICROSOFT: Final = "com.microsoft"
+# Bytes of a tensor below which it stays in the graph's own file.
+_WORTH_MAPPING: Final = 1024
 _OURS: Final = re.compile(r"slipway_\w+_\d+")
 
 
@@ -66,6 +69,22 @@ class GraphEditor:
         if all(entry.domain != MICROSOFT for entry in result.opset_import):
             result.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
         return result
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write `model` to `path`, and its weights, where it has any to speak of, to the file beside it (`data_of`).
+
+    onnxruntime maps that file instead of reading it: what no request touches, such as the embeddings of rare words,
+    never becomes resident, and processes share the rest.
+    """
+    data = data_of(path)
+    data.unlink(missing_ok=True)  # onnx appends to what is there
+    onnx.save(model, path, save_as_external_data=True, location=data.name, size_threshold=_WORTH_MAPPING)
+
+
+def data_of(path: Path) -> Path:
+    """Where `save_graph` puts the weights of the graph at `path`. There is no such file when all are small."""
+    return path.with_name(f"{path.name}.data")
 
 
 Rewrite = Callable[[GraphEditor, onnx.NodeProto], bool]

@@ -230,7 +230,7 @@ class _Run:
         folder = self._folder / "export"
         key = key_of(weights, self._code, libraries())
         found = self._steps.load("export", key, Export)
-        if found is not None and all((folder / variant.file).is_file() for variant in found.variants):
+        if found is not None and all((folder / name).is_file() for variant in found.variants for name in variant.files):
             self._line.say("export", _built(found))
             return found
         with self._line.timed("export") as said:
@@ -240,7 +240,7 @@ class _Run:
 
     def _draft(self, tuned: FineTuned, export: Export, evaluation: Evaluation, baseline: Evaluation) -> Manifest:
         """The manifest as far as it is known before the gate: every variant, no files, no verdict."""
-        files = {variant.file: _NO_RECORD for variant in export.variants}
+        files = {name: _NO_RECORD for variant in export.variants for name in variant.files}
         return Manifest(
             name=self._recipe.name,
             version=1,
@@ -285,7 +285,7 @@ class _Run:
     def _gate(self, draft: Manifest, export: Export, scores: Floats) -> tuple[Verdict, str]:
         """The verdict and its key. It is found again only for the same files, code, libraries, floors and CPU."""
         folder = self._folder / "export"
-        names = [variant.file for variant in export.variants] + [export.preprocessing.tokenizer]
+        names = [name for variant in export.variants for name in variant.files] + [export.preprocessing.tokenizer]
         key = key_of(
             {name: record(folder / name).sha256 for name in names},
             self._prepared.fingerprint,
@@ -357,8 +357,8 @@ class _Run:
         return artifact
 
     def _stage(self, staged: Path, findings: Findings, manifest: Manifest) -> None:
-        names = [variant.file for variant in manifest.variants] + [manifest.preprocessing.tokenizer, GOLDEN]
-        for name in names:
+        weights = [name for variant in manifest.variants for name in variant.files]
+        for name in (*weights, manifest.preprocessing.tokenizer, GOLDEN):
             shutil.copyfile(self._folder / "export" / name, staged / name)
         (staged / "MODEL_CARD.md").write_text(render_card(findings, manifest), encoding="utf-8")
         (staged / "report.html").write_text(render_report(findings), encoding="utf-8")

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from training.embedding import quantize_embedding
 from training.graph import MICROSOFT, GraphEditor, attribute, rewrite, split_skip_layer_norm
 
 # The minimum of x * Phi(x) is -0.16997, at x = -0.7518; 32 steps of a row's scale reach it, 223 are left for the rest.
@@ -32,7 +33,8 @@ _OPSET: Final = 23
 
 
 def quantize_rowwise(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace every MatMul by constant weights, the projections of every fused Attention, and layer normalizations.
+    """Replace every MatMul by constant weights, the projections of every fused Attention, large embedding tables, and
+    layer normalizations.
 
     `model` is float32, fused (onnxruntime's Attention, SkipLayerNormalization, BiasGelu) or plain.
     Raises ValueError when it holds nothing to quantize, or its opset lacks the operators.
@@ -41,7 +43,8 @@ def quantize_rowwise(model: onnx.ModelProto) -> onnx.ModelProto:
     if opset < _OPSET:
         raise ValueError(f"the graph is of opset {opset}, and rows are quantized with operators of {_OPSET}")
     quantizer = _RowQuantizer()
-    result = rewrite(model, quantizer.matmul, quantizer.attention, split_skip_layer_norm)
+    rules = (quantizer.matmul, quantizer.attention, quantize_embedding, split_skip_layer_norm)
+    result = rewrite(model, *rules)
     if not quantizer.rows:
         raise ValueError("the graph holds no matrix product with constant weights")
     return result

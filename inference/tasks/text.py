@@ -5,6 +5,7 @@ import unicodedata
 from typing import Final
 
 from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 
 NO_TOKEN: Final = -1
 
@@ -16,8 +17,10 @@ def normalize_text(text: str) -> str:
 
 def unknown_token_id(tokenizer: Tokenizer) -> int:
     """The id for text outside the vocabulary; NO_TOKEN for byte-level vocabularies, which cover all text."""
-    model = json.loads(tokenizer.to_str())["model"]
-    if model.get("unk_id") is not None:  # Unigram
-        return int(model["unk_id"])
-    found = tokenizer.token_to_id(model["unk_token"]) if model.get("unk_token") else None
+    if isinstance(tokenizer.model, Unigram):
+        unknown = json.loads(tokenizer.to_str())["model"].get("unk_id")
+        return NO_TOKEN if unknown is None else int(unknown)
+    # Asked of the object: the JSON of a vocabulary, parsed, takes more memory than the tokenizer.
+    name = getattr(tokenizer.model, "unk_token", None)
+    found = tokenizer.token_to_id(name) if name else None
     return NO_TOKEN if found is None else found

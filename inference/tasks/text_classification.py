@@ -17,7 +17,10 @@ _CHARACTERS_PER_TOKEN = 16
 
 
 class TextClassification:
-    """Tokenizes, pads and applies the softmax for a model with `labels` and a logit for each."""
+    """Tokenizes, pads and applies the softmax for a model with `labels` and a logit for each.
+
+    `tokenizer` is the task's own from here on: its padding and truncation are switched off.
+    """
 
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer) -> None:
         self.labels = manifest.labels
@@ -26,13 +29,11 @@ class TextClassification:
         self._type_pad_id = manifest.preprocessing.pad_token_type_id
         self._inputs = tuple(spec.name for spec in manifest.inputs)
         self._output = manifest.outputs[0].name
-        # Two tokenizers because truncation is a state of the object, and this one is shared by threads.
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self._unknown_id = unknown_token_id(tokenizer)
+        self._tokenizer = tokenizer
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._truncating = Tokenizer.from_str(self._tokenizer.to_str())
-        self._truncating.enable_truncation(self.max_input_tokens)
+        self._unknown_id = unknown_token_id(tokenizer)
+        self._most_own_tokens = self.max_input_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
 
     def check(self, value: object, field: str) -> str:
         """A non-empty text of whole Unicode characters. Raises BadInput."""
@@ -57,8 +58,19 @@ class TextClassification:
             return Prepared(ids, len(ids), unknown=ids.count(self._unknown_id))
         if not truncate:
             return Prepared((), len(ids), excess=True)
-        kept = self._truncating.encode(head).ids
+        kept = self._truncated(head)
         return Prepared(kept, len(kept), truncated=True, unknown=kept.count(self._unknown_id))
+
+    def _truncated(self, text: str) -> list[int]:
+        """As many tokens as the model takes, special ones included.
+
+        Truncation is a state of the tokenizer, which threads share, and a second tokenizer has the vocabulary twice:
+        so the text's own tokens are cut, and the special ones added around what is left.
+        """
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding.truncate(self._most_own_tokens)
+        ids: list[int] = self._tokenizer.post_process(encoding).ids
+        return ids
 
     def _head(self, text: str) -> str:
         """The part of a very long text that is sure to hold more tokens than the model takes, in any usual text."""

@@ -60,6 +60,20 @@ def test_every_file_a_reader_needs_must_be_hashed(missing: str) -> None:
         draft(files={name: record for name, record in WHOLE.items() if name != missing})
 
 
+def test_the_weights_beside_a_graph_must_be_hashed_too() -> None:
+    variant = Variant(name="fp32", file="model.onnx", data="weights", format="onnx", precision="fp32")
+    assert variant.files == ("model.onnx", "weights")
+    with pytest.raises(ValidationError, match="weights"):
+        draft(variants=(variant,), files=WHOLE)
+    assert draft(variants=(variant,), files=WHOLE | {"weights": RECORD}).variants == (variant,)
+
+
+def test_a_variant_from_before_there_were_weights_beside_it_is_one_file() -> None:
+    content = json.loads(as_json())
+    assert content["variants"][0].pop("data") is None
+    assert Manifest.model_validate_json(json.dumps(content)).variants[0].files == ("model.onnx",)
+
+
 def test_two_variants_of_one_name_are_refused() -> None:
     fp32 = Variant(name="fp32", file="model.onnx", format="onnx", precision="fp32")
     with pytest.raises(ValidationError, match="share a name"):

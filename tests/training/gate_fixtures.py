@@ -53,7 +53,7 @@ class Tiny:
     def manifest(self, variants: tuple[Variant, ...]) -> Manifest:
         """The manifest as it is before the gate."""
         nothing = FileRecord(sha256="0" * 64, bytes=0)
-        files = [variant.file for variant in variants] + [GOLDEN, "tokenizer.json"]
+        files = [name for variant in variants for name in variant.files] + [GOLDEN, "tokenizer.json"]
         return Manifest(
             name="tiny",
             version=1,

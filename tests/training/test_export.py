@@ -18,6 +18,7 @@ from training.errors import TrainingError
 from training.evaluate import softmax
 from training.export import Candidate, Export, Sources, expected_warnings, export_model, random_feed
 from training.finetune import load_model, quiet
+from training.graph import data_of
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,17 @@ def test_every_candidate_is_built_from_a_bert(model: Tiny) -> None:
     assert [spec.name for spec in model.export.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
     assert model.export.outputs[0].shape == ("batch", 2)
     assert all((model.export_dir / variant.file).stat().st_size > 0 for variant in model.export.variants)
+
+
+def test_weights_lie_beside_the_graph_and_nothing_else_does(model: Tiny) -> None:
+    for variant in model.export.variants:
+        if variant.format == "onnx":
+            assert variant.data == f"{variant.file}.data"
+            graph = onnx.load(model.export_dir / variant.file, load_external_data=False).graph
+            named = {entry.value for one in graph.initializer for entry in one.external_data if entry.key == "location"}
+            assert named == {variant.data}
+        else:
+            assert variant.data is None
 
 
 def test_attention_is_matched_in_every_layer(model: Tiny) -> None:
@@ -118,6 +130,7 @@ def test_other_encoders_get_a_graph_too_with_the_inputs_they_have(tmp_path: Path
 
 def _broken(_: Sources, path: Path) -> str:
     path.write_bytes(b"half")
+    data_of(path).write_bytes(b"half")
     raise RuntimeError("the quantizer gave up")
 
 
@@ -129,7 +142,7 @@ def test_a_candidate_that_cannot_be_built_is_a_reason_and_not_a_file(
     export = exported(model.model_dir, tmp_path / "out")
     assert [variant.name for variant in export.variants] == ["fp32"]
     assert export.failures == {"fast": "could not be built: the quantizer gave up"}
-    assert not (tmp_path / "out" / "model.fast.onnx").exists()
+    assert not list((tmp_path / "out").glob("model.fast.onnx*"))
 
 
 def test_without_fp32_there_is_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Tiny) -> None:
@@ -145,4 +158,4 @@ def test_exporting_again_leaves_nothing_of_the_last_time(
     (tmp_path / "out" / "model.old.onnx").write_bytes(b"old")
     monkeypatch.setattr(training.export, "CANDIDATES", training.export.CANDIDATES[:1])
     exported(model.model_dir, tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "tokenizer.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "model.onnx.data", "tokenizer.json"}

@@ -212,6 +212,7 @@ def test_a_faithful_export_is_published_with_golden_answers(tmp_path: Path, mode
     assert verdict.passed
     assert {"fp32", "torchscript"} <= {variant.name for variant in verdict.published}
     fp32 = result(verdict, "fp32")
+    assert fp32.bytes == sum((tmp_path / "out" / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
     assert fp32.max_score_difference < 1e-5
     assert fp32.metrics["accuracy"].value > 0.9
     assert {cell["batch_size"] for cell in fp32.speed} == {1, 8, 32}

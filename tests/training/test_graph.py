@@ -1,10 +1,13 @@
 """Rewriting a fused graph without changing what it computes."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime as ort
 
 from tests.training.block import answer, fused_block, inputs
-from training.graph import GraphEditor, attribute, rewrite, split_skip_layer_norm
+from training.graph import GraphEditor, attribute, data_of, rewrite, save_graph, split_skip_layer_norm
 
 
 def test_no_rule_means_no_change() -> None:
@@ -52,3 +55,30 @@ def test_constants_are_stored_once_and_dropped_when_unused() -> None:
 def test_an_absent_attribute_has_its_default() -> None:
     node = onnx.helper.make_node("Softmax", ["x"], ["y"], axis=2)
     assert (attribute(node, "axis", -1), attribute(node, "other", 7)) == (2, 7)
+
+
+def _doubled(width: int) -> onnx.ModelProto:
+    """Y = x + 1 over `width` columns."""
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, width]) for name in "xy"]
+    ones = onnx.numpy_helper.from_array(np.ones((1, width), dtype=np.float32), "ones")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "ones"], ["y"])], "g", ends[:1], ends[1:], [ones]
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=10)
+
+
+def test_weights_are_saved_beside_the_graph_and_read_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    save_graph(_doubled(1024), path)
+    save_graph(_doubled(512), path)  # once more: the file is replaced, not appended to
+    assert data_of(path).stat().st_size == 512 * 4
+    assert path.stat().st_size < 1024
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert (session.run(None, {"x": np.zeros((1, 512), dtype=np.float32)})[0] == 1).all()
+
+
+def test_a_graph_of_small_weights_is_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    save_graph(_doubled(1024), path)
+    save_graph(_doubled(8), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]

@@ -78,6 +78,7 @@ def test_the_published_artifact_is_whole_and_answers(place: Place) -> None:
     assert artifact.digest == place.artifact.digest
     assert {
         "model.onnx",
+        "model.onnx.data",
         "tokenizer.json",
         "golden.json",
         "MODEL_CARD.md",

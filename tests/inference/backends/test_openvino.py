@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -32,6 +33,13 @@ def test_it_gives_what_onnxruntime_gives(model: Path, precision: str, tolerance:
     feed = _feed(np.array([[2, 4, 3], [2, 10, 3]]))
     assert np.allclose(backend.infer(feed)["logits"], OnnxBackend(model).infer(feed)["logits"], atol=tolerance)
     assert backend.engine == ("openvino" if precision == "fp32" else "openvino-bf16")
+
+
+def test_weights_in_a_file_beside_the_graph_are_read_with_it(model: Path) -> None:
+    beside = model.with_name("beside.onnx")
+    onnx.save(onnx.load(model), beside, save_as_external_data=True, location="beside.onnx.data", size_threshold=100)
+    feed = _feed(np.array([[2, 4, 3]]))
+    assert np.array_equal(OpenVinoBackend(beside).infer(feed)["logits"], OpenVinoBackend(model).infer(feed)["logits"])
 
 
 def test_a_row_is_the_same_alone_and_among_others(model: Path) -> None:

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from artifact.manifest import TensorSpec
+from artifact.manifest import Limits, TensorSpec
 from inference.errors import BackendFailed, BadInput
 from inference.tasks.base import Prediction, Prepared
+from inference.tasks.text import normalize_text
 from inference.tasks.text_classification import TextClassification
-from tests.tiny_artifact import LABELS, MAX_INPUT_TOKENS, publish_tiny, tiny_tokenizer
+from tests.tiny_artifact import LABELS, MAX_INPUT_TOKENS, _manifest, publish_tiny, tiny_tokenizer
 
 
 @pytest.fixture
@@ -53,6 +56,15 @@ def test_truncation_keeps_the_head_and_the_closing_token_and_is_flagged(task: Te
     assert cut.truncated
     assert (cut.tokens, len(cut.ids)) == (MAX_INPUT_TOKENS, MAX_INPUT_TOKENS)
     assert (cut.ids[0], cut.ids[1], cut.ids[-1]) == (2, 10, 3)
+
+
+@given(st.text("goodbad film.", min_size=1), st.integers(3, 9))
+def test_cut_texts_are_what_a_truncating_tokenizer_gives(text: str, most: int) -> None:
+    manifest = _manifest("tiny").model_copy(update={"limits": Limits(max_input_tokens=most)})
+    truncating = tiny_tokenizer()
+    truncating.enable_truncation(most)
+    prepared = TextClassification(manifest, tiny_tokenizer()).prepare(text, truncate=True)
+    assert list(prepared.ids) == truncating.encode(normalize_text(text)).ids
 
 
 def test_a_huge_text_of_few_tokens_is_not_mistaken_for_a_long_one(task: TextClassification) -> None:
