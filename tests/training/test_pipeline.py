@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 
 from artifact.repository import Artifact, Repository, open_artifact
+from inference.errors import BadInput
 from inference.model import Model
 from tests.training import tiny
 from training.errors import GateRefused, RecipeInvalid
 from training.pipeline import ROOT, cpu_name, git_commit, libraries, public_recipe, train
-from training.recipe import Recipe, load_recipe
+from training.recipe import PrepareSection, Recipe, load_recipe
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,24 @@ def test_a_recipe_that_loosens_the_gate_stops_before_any_work(tmp_path: Path, pl
     with pytest.raises(RecipeInvalid, match=r"gate\.max_neighbour_score_difference"):
         train(recipe, tmp_path / "models", tmp_path / "run", cache=tmp_path / "cache")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_service_cleans_as_the_training_did(place: Place, tmp_path: Path) -> None:
+    recipe = place.recipe.model_copy(update={"prepare": PrepareSection(transforms=("html", "pii", "stop_words"))})
+    artifact = train(recipe, tmp_path / "models", tmp_path / "run", cache=place.home / "cache")
+    preprocessing, provenance = artifact.manifest.preprocessing, artifact.manifest.provenance
+    assert preprocessing.transforms == ("html", "pii", "stop_words")
+    assert {"the", "a"} <= set(preprocessing.stop_words)
+    assert provenance.transformed["stop_words"] > 0
+    assert provenance.recipe["prepare"]["transforms"] == ["html", "pii", "stop_words"]
+    model = Model.load(artifact)
+    try:
+        raw, clean = model.predict(["the <b>superb</b> film", "superb film"]).predictions
+        with pytest.raises(BadInput, match=r"inputs\[0\]: holds nothing"):
+            model.predict(["the <br/>"])
+    finally:
+        model.close()
+    assert raw.scores == pytest.approx(clean.scores, abs=1e-6)
 
 
 KILLED_BEFORE_THE_RENAME = """
