@@ -26,8 +26,8 @@ _WORTH_COMPARING: Final = NEAR_DUPLICATE_SIMILARITY - 0.2
 _MOST_COMPARED: Final = 100
 _LARGEST_BUCKET: Final = 1000
 # Vowel signs and tone marks are no letters to Python and are to those who read Hebrew, Arabic, Indic scripts or Thai.
-_MARKS: Final = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u109f\u1780-\u17ff"
-_BETWEEN_WORDS: Final = re.compile(rf"[^\w{_MARKS}]+|_+")
+MARKS: Final = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u109f\u1780-\u17ff"
+_BETWEEN_WORDS: Final = re.compile(rf"[^\w{MARKS}]+|_+")
 # Chinese characters, kana and Hangul: two of them say as much as five letters.
 _DENSE: Final = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 

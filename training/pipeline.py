@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
@@ -45,6 +45,7 @@ from training.export import Export, export_model
 from training.finetune import FineTuned, fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
 from training.prepare import Prepared, cleaned_as, prepare
+from training.progress import progress_on
 from training.recipe import Recipe, load_recipe, with_paths
 from training.reference import reference_of
 from training.report import Findings, beats_baseline, render_report, shown
@@ -99,7 +100,7 @@ def train(
     tightened(recipe.gate)
     console = console or Console(stderr=True, highlight=False)
     try:
-        with quiet(), _progress(console) as progress:
+        with quiet(), progress_on(console) as progress:
             line = _Line(recipe, cache or cache_dir(os.environ), console, progress)
             encoder, prepared = line.fetch_and_prepare()
             folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
@@ -107,18 +108,6 @@ def train(
                 return _Run(line, encoder, prepared, folder).finish(repository, promote=promote)
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
 
 
 @dataclass(frozen=True)
