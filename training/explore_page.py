@@ -55,13 +55,13 @@ def explore_to_page(
     if not page.resolve().parent.is_dir():
         raise TrainingError(f"{page}: its folder does not exist")
     recipe = recipe_for(recipe_or_table, *columns, encoder)
-    with progress_on(console) as progress:
-        found = Explorer(recipe, cache, progress).explore(held_out, against)
-    advice = advise(found, recipe)
     try:
+        with progress_on(console) as progress:
+            found = Explorer(recipe, cache, progress).explore(held_out, against)
+        advice = advise(found, recipe)
         write_atomically(page, render_exploration(found, advice).encode())
     except OSError as error:
-        raise TrainingError(f"{page}: {error.strerror or error}") from error
+        raise TrainingError(f"{error.filename or page}: {error.strerror or error}") from error
     return found, advice
 
 
@@ -204,8 +204,8 @@ def _words(found: Exploration) -> str:
         if sure := found.sample.giveaways.get(label):
             boxes.append(figure(f"All but always under “{label}”", _telling(sure, z=False)))
     return (
-        f"<p>Log-odds with an informative Dirichlet prior (Monroe et al. 2008) over {found.sample.rows:,} texts; z "
-        f'above 2 is more than chance.</p><div class="figures">{"".join(boxes)}</div>'
+        f"<p>Log-odds with an informative Dirichlet prior (Monroe et al. 2008) over {found.sample.rows:,} texts; words "
+        f'with a z-score above 2.</p><div class="figures">{"".join(boxes)}</div>'
     )
 
 
@@ -215,7 +215,7 @@ def _telling(words: Iterable[Telling], *, z: bool = True) -> str:
         for each in words
     ]
     if not rows:
-        return f'<p class="none">{NOT_MEASURED}</p>'
+        return '<p class="none">none beyond chance</p>'
     return table(("Word", *(["z"] if z else []), "Rows here", "Elsewhere"), rows, kind="counts")
 
 

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from inference.tasks.transforms import mask_urls, strip_html
 from training.duplicates import MARKS
@@ -88,7 +88,12 @@ def _script(character: str) -> str:
 
 def languages_of(texts: Sequence[str]) -> list[str]:
     """ISO 639-1 codes by py3langid (Lui & Baldwin 2012): a guess, and a weak one below some five words."""
+    return [str(_identifier().classify(text)[0]) for text in texts]
+
+
+@cache
+def _identifier() -> Any:
+    """The model inside the package; opening it takes half a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-    return [str(identifier.classify(text)[0]) for text in texts]
+    return LanguageIdentifier.from_model_file(MODEL_FILE)
