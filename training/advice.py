@@ -219,7 +219,7 @@ def _held_out(held_out: HeldOut) -> Advice:
 
 def _drift(drift: Drift) -> Advice:
     auc = drift.apart.auc
-    if not auc >= 0:
+    if auc is None:
         return Advice("Drift", "note", f"{drift.name} has too few rows to compare.", "Nothing.")
     if auc < _SLIGHT_DRIFT:
         level, how = "good", "hardly"

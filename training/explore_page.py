@@ -251,7 +251,7 @@ def _drift(found: Exploration, drift: Drift) -> str:
     apart = drift.apart
     facts = [
         ("rows", f"{drift.rows:,}"),
-        ("told apart by a classifier (AUC; .5 is chance)", f"{apart.auc:.2f}"),
+        ("told apart by a classifier (AUC; .5 is chance)", NOT_MEASURED if apart.auc is None else f"{apart.auc:.2f}"),
         ("distance of the lengths (Kolmogorov-Smirnov)", f"{apart.length_distance:.2f}"),
         ("of its words never seen here", f"{apart.unknown_words:.1%}"),
     ]

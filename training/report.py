@@ -5,6 +5,7 @@ nobody measured reads "not measured".
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -381,8 +382,24 @@ def _data(findings: Findings) -> str:
             f"Labels in each split (balance: p = {prepared.balance_p_value:.2f})",
             _table(("Split", "Rows", *map(escape, prepared.labels)), balance, kind="counts"),
         )
+        + "".join(_more_counts(prepared))
         + "</div>"
     )
+
+
+def _more_counts(prepared: Prepared) -> Iterator[str]:
+    """What only some recipes have: cleaning steps, masked personal data, several sources."""
+    splits = (prepared.train, prepared.validation, prepared.test)
+    sources = Counter(source for split in splits for source in split.sources)
+    tables: tuple[tuple[str, str, Mapping[str, int]], ...] = (
+        ("Cleaning steps, as the service applies them too", "Rows changed", prepared.transformed),
+        ("Personal data masked", "Finds", prepared.masked),
+        ("Sources", "Rows kept", sources),
+    )
+    for caption, unit, counts in tables:
+        if counts:
+            rows = [(escape(name), f"{count:,}") for name, count in counts.items()]
+            yield _figure(caption, _table(("", unit), rows, kind="counts"))
 
 
 def _label_cell(split: Split, index: int) -> str:

@@ -65,12 +65,13 @@ class Suspects:
 class Apart:
     """How far a second set lies from the first.
 
-    `auc` is how well a classifier tells them apart (Lopez-Paz & Oquab 2017): .5 is chance. `length_distance` is the
+    `auc` is how well a classifier tells them apart (Lopez-Paz & Oquab 2017): .5 is chance, None where there was too
+    little to tell. `length_distance` is the
     largest difference of the two distributions of characters per text (Kolmogorov-Smirnov), `unknown_words` the share
     of the second set's words that the first never has.
     """
 
-    auc: float
+    auc: float | None
     length_distance: float
     unknown_words: float
     first: tuple[Telling, ...]
@@ -164,7 +165,7 @@ def how_far_apart(first: Sequence[str], second: Sequence[str]) -> Apart:
     bag = bag_of([*first, *second])
     side = np.repeat(np.array([0, 1]), [len(first), len(second)])
     if min(len(first), len(second)) < MIN_ROWS_PER_LABEL or not len(bag.words):
-        auc = float("nan")
+        auc = None
     else:
         auc = float(roc_auc_score(side, _out_of_fold(bag, side)[:, 1]))
     known = {word for text in first for word in words(text)}

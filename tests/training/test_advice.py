@@ -114,8 +114,8 @@ def test_held_out_rows_stop() -> None:
     assert [each.level for each in found] == ["stop", "good"]
 
 
-@pytest.mark.parametrize(("auc", "level"), [(0.5, "good"), (0.65, "note"), (0.9, "warn"), (float("nan"), "note")])
-def test_drift(auc: float, level: str) -> None:
+@pytest.mark.parametrize(("auc", "level"), [(0.5, "good"), (0.65, "note"), (0.9, "warn"), (None, "note")])
+def test_drift(auc: float | None, level: str) -> None:
     drift = Drift("b.csv", 10, Apart(auc, 0.0, 0.0, (), ()), None)
     assert [each.level for each in advice(replace(CLEAN, drift=drift), "Drift")] == [level]
 

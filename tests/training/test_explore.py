@@ -111,8 +111,10 @@ def test_drift_to_a_second_table(tmp_path: Path, encoder: EncoderFolder) -> None
     far = explored(tmp_path, encoder, reviews(), against=other).drift
     assert near is not None
     assert far is not None
+    assert near.apart.auc is not None
     assert near.apart.auc < 0.65
     assert near.labels == {"negative": 0.5, "positive": 0.5}
+    assert far.apart.auc is not None
     assert far.apart.auc > 0.95
     assert far.labels is None, "labels of another kind are not compared"
 

@@ -18,7 +18,7 @@ from inference.model import Model
 from tests.training import tiny
 from training.errors import GateRefused, RecipeInvalid
 from training.pipeline import ROOT, cpu_name, git_commit, libraries, public_recipe, train
-from training.recipe import PrepareSection, Recipe, load_recipe
+from training.recipe import PrepareSection, Recipe, load_recipe, parse_recipe
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,13 @@ def test_local_folders_stay_out_of_the_recipe_that_is_published() -> None:
     )
     values = public_recipe(recipe)
     assert (values["data"]["path"], values["encoder"]["name"]) == ("reviews.csv", "encoder")
+
+
+def test_the_folders_of_joined_files_stay_out_too() -> None:
+    sources = [{"source": "file", "path": "/somewhere/secret/a.csv"}, {"source": "packaged", "name": "x"}]
+    values = public_recipe(tiny.recipe(data={"source": "joined", "sources": sources}))
+    assert values["data"]["sources"][0]["path"] == "a.csv"
+    assert parse_recipe(values).sources[1].source == "packaged"
 
 
 def test_facts_about_the_machine(tmp_path: Path) -> None:

@@ -278,3 +278,13 @@ def test_a_trace_tells_what_was_dropped_even_when_training_refuses() -> None:
     assert trace.conflicting == ["so so"]
     assert [{one.text, other.text} for one, other in trace.near] == [{LONG, LONG + "!"}]
     assert trace.counts["near_duplicates"] == 1
+
+
+def test_the_fingerprint_of_joined_sources_knows_no_folder_either() -> None:
+    def joined(folder: str, **second: object) -> str:
+        sources = [{"source": "file", "path": f"{folder}/a.csv"}, {"source": "file", "path": "b.csv", **second}]
+        return prepared(BASE, data={"source": "joined", "sources": sources}).fingerprint
+
+    assert joined("/here") == joined("/there")
+    assert joined("/here", held_out=True) != joined("/here")
+    assert joined("/here") != prepared(BASE).fingerprint
