@@ -24,7 +24,8 @@ _FORMS: Final = re.compile("[\uff00-\uffef\ufb00-\ufb06]+")
 _INVISIBLE: Final = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]+"
 )
-_TAG: Final = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)[^<>]*>|<![^<>]*>")
+# Possessive: a name without an end must not be tried at every length.
+_TAG: Final = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*+)[^<>]*+>|<![^<>]*+>")
 _INLINE_TAGS: Final = frozenset(
     [
         "a",
@@ -102,8 +103,15 @@ def fold_forms(text: str) -> str:
 def strip_html(text: str) -> str:
     """Entities as their characters, tags removed; what stood in separate blocks stays apart. `a < b` is no tag."""
     if "&" in text:
-        text = html.unescape(_STACKED.sub("&", text))
+        text = _unescaped(_STACKED.sub("&", text))
     return _TAG.sub(_gap, text) if "<" in text else text
+
+
+def _unescaped(text: str) -> str:
+    try:
+        return html.unescape(text)
+    except ValueError:  # a number of thousands of digits, which Python declines to read
+        return text
 
 
 def _gap(tag: re.Match[str]) -> str:

@@ -183,3 +183,17 @@ def test_a_held_out_file_of_blanks_is_in_nothing(tmp_path: Path, encoder: Encode
     with Progress(disable=True) as bars:
         other = Explorer(recipe, tmp_path, bars).read_other(write(tmp_path / "b.csv", [(" ", "x"), ("", "x")]))
     assert held_out_in(other, ["a"]).exact == 0
+
+
+def test_rows_that_are_all_between_the_bands_are_explored(tmp_path: Path, encoder: EncoderFolder) -> None:
+    bands = {"negative": {"at_most": -1}, "positive": {"at_least": 1}}
+    path = write(tmp_path / "a.csv", [(text, "0.5") for text, _ in reviews(60)])
+    recipe = tiny.recipe(
+        data={"source": "file", "path": str(path), "thresholds": bands},
+        encoder={"source": "folder", "name": str(encoder.path)},
+    )
+    with Progress(disable=True) as bars:
+        found = Explorer(recipe, tmp_path / "cache", bars).explore()
+    assert found.survey.unlabelled == found.rows == 60
+    assert (found.sample.rows, found.sample.doubts) == (0, None)
+    assert "only 0 of 60 rows" in found.outcome.refusal

@@ -69,3 +69,25 @@ def test_a_watcher_hears_of_each_step_that_changed_something() -> None:
     heard: list[tuple[str, str]] = []
     Cleaner(["html", "urls", "lowercase"])("A <b>film</b>", watch=lambda *what: heard.append(what))
     assert heard == [("html", "A <b>film</b>"), ("lowercase", "A film")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<" + "a" * 200_000,
+        "<!" * 100_000,
+        "&amp;" * 40_000 + "lt;",
+        "&#" + "9" * 5000 + ";",
+        "http://" + "(" * 200_000,
+        "www.!" * 40_000,
+        "a" * 100_000 + "@" + "b." * 50_000,
+        "+1 " * 60_000,
+        "4111 " * 40_000,
+        "de89 " * 40_000,
+        "1:" * 100_000,
+        "0800 " * 40_000,
+    ],
+    ids=lambda text: text[:8],
+)
+def test_no_text_takes_more_than_its_length_asks_for(text: str) -> None:
+    assert isinstance(Cleaner(ALL, stop_words=["the"])(text), str)
