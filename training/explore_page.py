@@ -35,6 +35,7 @@ _COUNTS: Final = {
     "sampled_out": "training rows not sampled",
 }
 _FEW: Final = 8
+_LEAST_SHARE: Final = 0.001
 
 
 def explore_to_page(
@@ -132,7 +133,7 @@ def _rows(found: Exploration) -> str:
         done = [(name, f"{found.outcome.transformed.get(name, 0):,}") for name in found.transforms]
         boxes.append(figure("Cleaning steps", table(("Step", "Rows changed"), done, kind="counts")))
     balance = found.outcome.balance_p_value
-    note = "" if balance is None else f"<p>Labels are spread over the splits as chance allows: p = {balance:.2f}.</p>"
+    note = "" if balance is None else f"<p>Are labels spread over the splits as chance would? p = {balance:.2f}.</p>"
     return f'{note}<div class="figures">{"".join(boxes)}</div>'
 
 
@@ -166,7 +167,11 @@ def _pair(pair: Pair) -> tuple[str, str, str, str]:
 def _languages(found: Exploration) -> str:
     total = max(1, sum(found.survey.scripts.values()))
     scripts = [(name, f"{count:,}", f"{count / total:.1%}") for name, count in found.survey.scripts.items()]
-    languages = [(name, f"{share:.1%}") for name, share in found.sample.languages.items()]
+    shares = found.sample.languages
+    rare = [share for share in shares.values() if share < _LEAST_SHARE]
+    languages = [(name, f"{share:.1%}") for name, share in shares.items() if share >= _LEAST_SHARE]
+    if rare:
+        languages.append((f"<i>{len(rare)} others</i>", f"{sum(rare):.1%}"))
     return (
         "<p>Scripts are counted over all texts, by most of their letters. Languages are guessed (py3langid) in a "
         "sample; a short text is often guessed wrong, so a language with a small share may not be there.</p>"
