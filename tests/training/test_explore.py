@@ -169,7 +169,7 @@ def test_a_second_file_that_cannot_be_read(
 
 
 def test_files_that_are_not_there(tmp_path: Path, encoder: EncoderFolder) -> None:
-    with pytest.raises(SourceUnavailable, match="gone.csv: No such file"):
+    with pytest.raises(SourceUnavailable, match=r"gone\.csv: No such file"):
         explored(tmp_path, encoder, reviews(), against=tmp_path / "gone.csv")
 
 

@@ -112,7 +112,7 @@ def full_disk() -> Iterator[None]:
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, encoder: EncoderFolder) -> None:
     page = tmp_path / "page.html"
     page.write_text("the page before")
-    with pytest.raises(TrainingError, match="page.html.*: File too large"):
+    with pytest.raises(TrainingError, match=r"page\.html.*: File too large"):
         explore_to_page(
             str(write(tmp_path / "a.csv", reviews(60))),
             page,
