@@ -61,13 +61,30 @@ class Limits(_Part):
     max_input_tokens: int = Field(ge=1)
 
 
+# Cleaning steps, by their names in inference/tasks/transforms.py.
+TransformName = Literal["unicode", "html", "whitespace", "urls", "pii", "lowercase", "stop_words"]
+
+
 class TextPreprocessing(_Part):
-    """How text becomes token ids. `normalization` names a function in `inference/tasks/text.py`."""
+    """How text becomes token ids. `normalization` names what is done to the characters before the tokenizer.
+
+    `nfc-whitespace` is a function in `inference/tasks/text.py`; `transforms` is that function around the named steps,
+    in order. A reader that does not know the steps does not know that value either, and refuses the artifact instead
+    of answering about another text than the model was trained on.
+    """
 
     tokenizer: FileName = "tokenizer.json"
-    normalization: Literal["nfc-whitespace"] = "nfc-whitespace"
+    normalization: Literal["nfc-whitespace", "transforms"] = "nfc-whitespace"
+    transforms: tuple[TransformName, ...] = ()
+    stop_words: tuple[str, ...] = ()
     pad_token_id: int = 0
     pad_token_type_id: int = 0
+
+    @model_validator(mode="after")
+    def _says_whether_there_are_steps(self) -> Self:
+        if (self.normalization == "transforms") != bool(self.transforms):
+            raise ValueError("normalization is 'transforms' exactly where transforms are named")
+        return self
 
 
 class Variant(_Part):
@@ -143,6 +160,8 @@ class Provenance(_Part):
     data_fingerprint: str
     data_name: str = ""
     rows: dict[str, int] = {}
+    transformed: dict[str, int] = Field({}, description="Rows each cleaning step changed.")
+    masked: dict[str, int] = Field({}, description="Personal data masked, by kind.")
     seed: int
     libraries: dict[str, str] = {}
     git_commit: str = ""

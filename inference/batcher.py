@@ -14,7 +14,15 @@ from typing import Literal, Protocol
 
 from inference.backends.base import Backend
 from inference.cost import CostModel
-from inference.errors import BackendFailed, DeadlineExceeded, InferenceError, InputTooLong, NotReady, Overloaded
+from inference.errors import (
+    BackendFailed,
+    BadInput,
+    DeadlineExceeded,
+    InferenceError,
+    InputTooLong,
+    NotReady,
+    Overloaded,
+)
 from inference.policy import Limits
 from inference.tasks.base import Prediction, Prepared, Task
 from inference.ticket import Ticket
@@ -278,10 +286,18 @@ class Batcher:
         now = time.perf_counter()
         entry.tokenization_seconds = now - started
         entry.ticket.add_tokenization(entry.tokenization_seconds)
+        if (refusal := self._refusal(entry)) is not None:
+            entry.ticket.fail(refusal, now)
+        return refusal is None
+
+    def _refusal(self, entry: Entry) -> InferenceError | None:
+        """Why a prepared entry can never run, if so."""
+        field = f"inputs[{entry.index}]"
         if entry.prepared.excess:
-            limit = self._task.max_input_tokens
-            entry.ticket.fail(InputTooLong(f"inputs[{entry.index}]", entry.prepared.tokens, limit), now)
-        return not entry.prepared.excess
+            return InputTooLong(field, entry.prepared.tokens, self._task.max_input_tokens)
+        if entry.prepared.blank:
+            return BadInput(field, "holds nothing but what this model's preprocessing takes out")
+        return None
 
     def _take(self) -> Execution | None:
         """The next batch, if any waits; entries past their deadline are answered on the way. Under the lock."""

@@ -21,6 +21,7 @@ from artifact.errors import ArtifactError
 from artifact.manifest import VariantResult
 from artifact.repository import Repository
 from tests.tiny_artifact import publish_tiny
+from tests.training import tiny
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-c", "import sys, cli; sys.exit(cli.main())"]
@@ -68,7 +69,7 @@ def rows(output: str | bytes) -> list[dict[str, Any]]:
 def test_help_names_every_command_and_the_exit_statuses(capsys: Capture) -> None:
     assert slipway("--help") == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("train", "serve", "predict", "models", "130 interrupted"))
+    assert all(word in shown for word in ("explore", "train", "serve", "predict", "models", "130 interrupted"))
 
 
 @pytest.mark.parametrize("arguments", [(), ("models",)])
@@ -184,6 +185,36 @@ def test_train_says_what_to_install_when_the_libraries_are_missing() -> None:
     assert done.returncode == 2
     assert done.stderr.decode().count("\n") == 1
     assert done.stderr.endswith(b"pip install 'slipway[train]'\n")
+
+
+def explored(folder: Path, *options: object) -> int:
+    """Explore a small table with a tiny encoder."""
+    tiny.project(folder)
+    page = folder / "page.html"
+    return slipway("explore", folder / "reviews.csv", "--encoder", folder / "encoder", "--output", page, *options)
+
+
+def test_explore_prints_what_it_found_and_writes_the_page(capsys: Capture, tmp_path: Path) -> None:
+    assert explored(tmp_path) == 0
+    out, err = capsys.readouterr()
+    assert "what training does" in out
+    assert err.endswith(f"the page is {tmp_path / 'page.html'}\n")
+    assert "<!doctype html>" in (tmp_path / "page.html").read_text()
+
+
+def test_explore_prints_its_figures_as_json(capsys: Capture, tmp_path: Path) -> None:
+    assert explored(tmp_path, "--json", "--held-out", tmp_path / "reviews.csv") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["outcome"]["counts"]["read"] == 300
+    assert figures["held_out"][0]["exact"] == 300
+    assert {"topic", "level", "found", "training"} == figures["advice"][0].keys()
+
+
+def test_explore_refuses_in_one_line(capsys: Capture, tmp_path: Path) -> None:
+    assert explored(tmp_path, "--label-column", "stars") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: reviews.csv, row 1: column 'stars' is not there; name another with --label-column"
+    )
 
 
 def test_help_needs_neither_half() -> None:

@@ -91,7 +91,7 @@ def _licence(findings: Findings) -> str | None:
 
 def _language(findings: Findings) -> str | None:
     """Known for packaged data only; guessing a user's language is not ours to do."""
-    return "en" if findings.recipe.data.source == "packaged" else None
+    return "en" if all(source.source == "packaged" for source in findings.recipe.sources) else None
 
 
 def _opening(findings: Findings) -> str:
@@ -122,14 +122,21 @@ def _data(findings: Findings) -> str:
     warning = f"\n\n**Overlap with public benchmarks.** {overlap}" if overlap else ""
     return (
         f"{prepared.name} ({prepared.licence or 'licence not stated'}; {prepared.origin}). Texts were normalised (NFC, "
-        "white space folded); exact and near duplicates were removed before the split, which a hash of the text "
-        f"decides.\n\n| step | rows |\n|---|---:|\n{counts}{warning}"
+        f"white space folded{_steps(findings)}); exact and near duplicates were removed before the split, which a hash "
+        f"of the text decides.\n\n| step | rows |\n|---|---:|\n{counts}{warning}"
     )
 
 
+def _steps(findings: Findings) -> str:
+    """The cleaning steps, and what they masked; the service applies them too."""
+    names = ", ".join(findings.recipe.prepare.transforms)
+    masked = ", ".join(f"{count:,} {kind}" for kind, count in findings.prepared.masked.items())
+    return (f"; then {names}" if names else "") + (f"; masked: {masked}" if masked else "")
+
+
 def _overlap(findings: Findings) -> str:
-    data = findings.recipe.data
-    return _OVERLAPS.get(data.name, "") if data.source == "packaged" else ""
+    names = [source.name for source in findings.recipe.sources if source.source == "packaged"]
+    return " ".join(_OVERLAPS[name] for name in names if name in _OVERLAPS)
 
 
 def _training(findings: Findings) -> str:

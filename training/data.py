@@ -14,7 +14,7 @@ from typing import Any, Final
 from rich.progress import Progress
 
 from training.errors import DataInvalid, SourceUnavailable
-from training.recipe import FileData, HubData, PackagedData, Recipe
+from training.recipe import FileData, HubData, JoinedData, PackagedData, Recipe, SingleSource
 from training.sources import fetch_packaged_data, no_telemetry
 
 _REPORT_EVERY: Final = 1000
@@ -24,12 +24,16 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled text. `label` is an index into the recipe's labels, None in the neutral band."""
+    """One labelled text. `label` is an index into the recipe's labels, None in the neutral band.
+
+    `source` names where it came from when several sources were joined.
+    """
 
     text: str
     label: int | None
     rating: float | None = None
     pinned_to_test: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,40 +48,78 @@ class Table:
 
 def read_table(recipe: Recipe, cache: Path, progress: Progress) -> Table:
     """Read the recipe's data. Raises DataInvalid naming column and row, or SourceUnavailable."""
-    data = recipe.data
+    if not isinstance(recipe.data, JoinedData):
+        return _read(_Meaning(recipe.labels, recipe.data), cache, progress)
+    tables = [_read(_Meaning(recipe.labels, source), cache, progress) for source in recipe.data.sources]
+    return _joined(tables, rated_alike=bool(recipe.data.thresholds))
+
+
+def _joined(tables: Sequence[Table], *, rated_alike: bool) -> Table:
+    """All rows, each with its source's name; without ratings where those of one source mean nothing in another."""
+    rows = tuple(
+        Row(row.text, row.label, row.rating if rated_alike else None, row.pinned_to_test, table.name)
+        for table in tables
+        for row in table.rows
+    )
+    names, licences, origins = (
+        "; ".join(dict.fromkeys(facts))
+        for facts in zip(*((table.name, table.licence, table.origin) for table in tables), strict=True)
+    )
+    return Table(names, licences, origins, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What the columns and values of one source mean."""
+
+    labels: tuple[str, ...]
+    data: SingleSource
+
+
+def _read(meaning: _Meaning, cache: Path, progress: Progress) -> Table:
+    data = meaning.data
     if isinstance(data, PackagedData):
-        return _read_packaged(recipe, data, cache, progress)
+        return _read_packaged(meaning, data, cache, progress)
     if isinstance(data, FileData):
-        return _read_file(recipe, data, progress)
-    return _read_hub(recipe, data, progress)
+        return _read_file(meaning, data, progress)
+    return _read_hub(meaning, data, progress)
 
 
-def _read_packaged(recipe: Recipe, data: PackagedData, cache: Path, progress: Progress) -> Table:
+def _read_packaged(meaning: _Meaning, data: PackagedData, cache: Path, progress: Progress) -> Table:
     found = fetch_packaged_data(data.name, cache, progress)
     # Published without a header and with bare quotation marks in the text.
     lines = found.path.read_text(encoding="utf-8").split("\n")
     cells = (line.rstrip("\r").split("\t", 2) for line in lines if line)
     records = ({data.label_column: rating, data.text_column: text} for _, rating, text in cells)
-    return Table(found.title, found.licence, found.origin, _rows(records, recipe, progress))
+    return Table(found.title, found.licence, found.origin, _rows(records, meaning, progress))
 
 
-def _read_file(recipe: Recipe, data: FileData, progress: Progress) -> Table:
+def _read_file(meaning: _Meaning, data: FileData, progress: Progress) -> Table:
+    columns = (data.text_column, data.label_column, *([data.id_column] if data.id_column else []))
+    rows = _rows(read_records(data.path, columns), meaning, progress, where=data.path.name)
+    return Table(data.path.name, "unknown", "local file", rows)
+
+
+def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    """The rows of a table by its ending; a Parquet file is only asked for `columns`, where it has them.
+
+    Raises DataInvalid for what is no such table, SourceUnavailable when it cannot be read.
+    """
     readers: dict[str, Callable[[Path], Iterator[Record]]] = {
         ".csv": lambda path: _read_delimited(path, ","),
         ".tsv": lambda path: _read_delimited(path, "\t"),
         ".jsonl": _read_jsonl,
-        ".parquet": lambda path: _read_parquet(path, (data.text_column, data.label_column)),
+        ".parquet": lambda path: _read_parquet(path, columns),
     }
-    reader = readers.get(data.path.suffix.lower())
+    reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise DataInvalid(f"{data.path.name}: the name must end in one of {', '.join(readers)}")
+        raise DataInvalid(f"{path.name}: the name must end in one of {', '.join(readers)}")
     try:
-        rows = _rows(reader(data.path), recipe, progress, where=data.path.name)
+        yield from reader(path)
     except UnicodeDecodeError as error:
-        raise DataInvalid(f"{data.path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise DataInvalid(f"{path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
-        raise SourceUnavailable(f"data.path {data.path}: {error.strerror or 'cannot be read'}") from error
-    return Table(data.path.name, "unknown", "local file", rows)
+        raise SourceUnavailable(f"data.path {path}: {error.strerror or 'cannot be read'}") from error
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Record]:
@@ -117,12 +159,12 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         raise DataInvalid(f"{path.name}: not a Parquet file that can be read") from error
 
 
-def _read_hub(recipe: Recipe, data: HubData, progress: Progress) -> Table:
+def _read_hub(meaning: _Meaning, data: HubData, progress: Progress) -> Table:
     rows: list[Row] = []
     for split in data.splits + data.test_splits:
         pinned = split in data.test_splits
         records = _hub_records(data, split, progress)
-        rows += _rows(records, recipe, progress, where=f"{data.id}, split {split}", pinned=pinned)
+        rows += _rows(records, meaning, progress, where=f"{data.id}, split {split}", pinned=pinned)
     return Table(data.id, "unknown", _hub_origin(data), tuple(rows))
 
 
@@ -164,20 +206,21 @@ def _with_names(record: Record, names: Mapping[str, Sequence[str]]) -> Record:
 
 
 def _rows(
-    records: Iterable[Record], recipe: Recipe, progress: Progress, *, where: str = "", pinned: bool = False
+    records: Iterable[Record], meaning: _Meaning, progress: Progress, *, where: str = "", pinned: bool = False
 ) -> tuple[Row, ...]:
-    label_of = _rating_reader(recipe) if recipe.data.thresholds else _name_reader(recipe)
+    data = meaning.data
+    label_of = _rating_reader(meaning) if data.thresholds else _name_reader(meaning)
     prefix = f"{where}, " if where else ""
+    ids = _Ids(data.id_column)
     task = progress.add_task("Reading rows", total=None)
     rows: list[Row] = []
     try:
         for number, record in enumerate(records, start=1):
             place = f"{prefix}row {number}"
-            text = _cell(record, recipe.data.text_column, place)
-            if not isinstance(text, str):
-                raise DataInvalid(f"{place}: column {recipe.data.text_column!r} does not hold text")
-            label, rating = label_of(_cell(record, recipe.data.label_column, place), place)
-            rows.append(Row(text, label, rating, pinned))
+            text = text_cell(record, data.text_column, place)
+            label, rating = label_of(_cell(record, data.label_column, place), place)
+            ids.check(record, number, place)
+            rows.append(Row(text, label, rating, pinned or data.held_out))
             if number % _REPORT_EVERY == 0:
                 progress.update(task, completed=number)
     finally:
@@ -185,6 +228,30 @@ def _rows(
     if not rows:
         raise DataInvalid(f"{where or 'the data set'}: no rows")
     return tuple(rows)
+
+
+class _Ids:
+    """The names of the rows so far, where the source has names."""
+
+    def __init__(self, column: str | None) -> None:
+        self._column = column
+        self._rows: dict[str, int] = {}
+
+    def check(self, record: Record, number: int, place: str) -> None:
+        """Raises DataInvalid when the row's id is missing or another row's."""
+        if self._column is None:
+            return
+        first = self._rows.setdefault(str(_cell(record, self._column, place)), number)
+        if first != number:
+            raise DataInvalid(f"{place}: column {self._column!r} repeats the id of row {first}")
+
+
+def text_cell(record: Record, column: str, place: str) -> str:
+    """The text of a record. Raises DataInvalid naming `place` and `column`."""
+    text = _cell(record, column, place)
+    if not isinstance(text, str):
+        raise DataInvalid(f"{place}: column {column!r} does not hold text")
+    return text
 
 
 def _cell(record: Record, column: str, place: str) -> object:
@@ -199,13 +266,13 @@ def _cell(record: Record, column: str, place: str) -> object:
 _LabelReader = Callable[[object, str], tuple[int | None, float | None]]
 
 
-def _rating_reader(recipe: Recipe) -> _LabelReader:
+def _rating_reader(meaning: _Meaning) -> _LabelReader:
     """Numbers to labels by the recipe's bands; a number between bands is neutral: label None."""
-    column = recipe.data.label_column
-    bands = [(index, recipe.data.thresholds[label]) for index, label in enumerate(recipe.labels)]
+    column = meaning.data.label_column
+    bands = [(index, meaning.data.thresholds[label]) for index, label in enumerate(meaning.labels)]
 
     def read(value: object, place: str) -> tuple[int | None, float | None]:
-        rating = _number(value)
+        rating = number_in(value)
         if rating is None:
             raise DataInvalid(f"{place}: column {column!r} does not hold a number, which data.thresholds needs")
         return next((index for index, band in bands if band.holds(rating)), None), rating
@@ -213,17 +280,17 @@ def _rating_reader(recipe: Recipe) -> _LabelReader:
     return read
 
 
-def _name_reader(recipe: Recipe) -> _LabelReader:
-    column, names = recipe.data.label_column, recipe.data.label_names
-    index_of = {label: index for index, label in enumerate(recipe.labels)}
-    known = ", ".join(recipe.labels)
+def _name_reader(meaning: _Meaning) -> _LabelReader:
+    column, names = meaning.data.label_column, meaning.data.label_names
+    index_of = {label: index for index, label in enumerate(meaning.labels)}
+    known = ", ".join(meaning.labels)
 
     def read(value: object, place: str) -> tuple[int | None, float | None]:
-        key = _label_key(value)
+        key = label_key(value)
         index = index_of.get(names.get(key, key))
         if index is not None:
             return index, None
-        if _number(value) is not None:
+        if number_in(value) is not None:
             raise DataInvalid(
                 f"{place}: column {column!r} holds a number where one of {known} is expected; "
                 "name the numbers in data.label_names, or give data.thresholds if they are ratings"
@@ -233,14 +300,14 @@ def _name_reader(recipe: Recipe) -> _LabelReader:
     return read
 
 
-def _label_key(value: object) -> str:
+def label_key(value: object) -> str:
     """A label as it would stand in a recipe: true for a Boolean, 1 for the number, else the text without its ends."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value).strip()
 
 
-def _number(value: object) -> float | None:
+def number_in(value: object) -> float | None:
     """A finite number, or None. A Boolean is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None

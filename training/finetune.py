@@ -196,10 +196,11 @@ def parameter_groups(model: transformers.PreTrainedModel, section: TrainingSecti
 
 
 def soft_targets(split: Split, recipe: Recipe) -> npt.NDArray[np.float32]:
-    """What the model should say about each row, shape (rows, labels), each row summing to 1.
+    """What the model should say about each row, shape (rows, labels), each row summing to its weight in the loss.
 
     Without `rating_sharpness` all weight lies on the label. With it, a row that people rated near the neutral band
-    asks for less certainty than one they all agreed on. `label_smoothing` is applied on top.
+    asks for less certainty than one they all agreed on. `label_smoothing` is applied on top. The weight is 1 unless
+    the recipe has `class_weights`.
     """
     count = len(recipe.labels)
     section = recipe.training
@@ -208,7 +209,21 @@ def soft_targets(split: Split, recipe: Recipe) -> npt.NDArray[np.float32]:
         second = 1 / (1 + np.exp(-section.rating_sharpness * _towards_last(split.ratings, recipe)))
         targets = np.stack([1 - second, second], axis=1)
     smoothed = targets * (1 - section.label_smoothing) + section.label_smoothing / count
-    return np.asarray(smoothed, dtype=np.float32)
+    return np.asarray(smoothed * class_weights(split, recipe)[split.labels, None], dtype=np.float32)
+
+
+def class_weights(split: Split, recipe: Recipe) -> npt.NDArray[np.float64]:
+    """The weight of each label, shape (labels,), scaled so that the rows of `split` weigh 1 on average.
+
+    `balanced` gives every label the same share of the loss: rows / (labels x rows of the label).
+    """
+    weights = recipe.training.class_weights
+    rows = np.bincount(split.labels, minlength=len(recipe.labels))
+    if weights is None:
+        return np.ones(len(recipe.labels))
+    wanted = 1 / np.maximum(rows, 1) if weights == "balanced" else np.array([weights[label] for label in recipe.labels])
+    scaled: npt.NDArray[np.float64] = wanted * (rows.sum() / (wanted * rows).sum())
+    return scaled
 
 
 def _towards_last(ratings: npt.NDArray[np.float64], recipe: Recipe) -> npt.NDArray[np.float64]:

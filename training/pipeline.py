@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
@@ -44,8 +44,9 @@ from training.evaluate import Evaluation, evaluate, softmax
 from training.export import Export, export_model
 from training.finetune import FineTuned, fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
-from training.prepare import Prepared, prepare
-from training.recipe import FileData, Recipe, load_recipe
+from training.prepare import Prepared, cleaned_as, prepare
+from training.progress import progress_on
+from training.recipe import Recipe, load_recipe, with_paths
 from training.reference import reference_of
 from training.report import Findings, beats_baseline, render_report, shown
 from training.sources import EncoderFolder, fetch_encoder
@@ -60,7 +61,6 @@ _LIBRARIES: Final = (
     "onnxruntime",
     "numpy",
     "scikit-learn",
-    "datasketch",
 )
 _NO_RECORD: Final = FileRecord(sha256="0" * 64, bytes=0)
 _TITLE_WIDTH: Final = 10
@@ -100,7 +100,7 @@ def train(
     tightened(recipe.gate)
     console = console or Console(stderr=True, highlight=False)
     try:
-        with quiet(), _progress(console) as progress:
+        with quiet(), progress_on(console) as progress:
             line = _Line(recipe, cache or cache_dir(os.environ), console, progress)
             encoder, prepared = line.fetch_and_prepare()
             folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
@@ -108,18 +108,6 @@ def train(
                 return _Run(line, encoder, prepared, folder).finish(repository, promote=promote)
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
 
 
 @dataclass(frozen=True)
@@ -249,7 +237,7 @@ class _Run:
             outputs=export.outputs,
             labels=self._recipe.labels,
             limits=Limits(max_input_tokens=tuned.max_input_tokens),
-            preprocessing=export.preprocessing,
+            preprocessing=cleaned_as(self._recipe.prepare, export.preprocessing),
             variants=export.variants,
             length_quantiles=tuned.length_quantiles,
             files=files | {GOLDEN: _NO_RECORD, export.preprocessing.tokenizer: _NO_RECORD},
@@ -276,6 +264,8 @@ class _Run:
             data_fingerprint=self._prepared.fingerprint,
             data_name=self._prepared.name,
             rows=self._prepared.counts,
+            transformed=self._prepared.transformed,
+            masked=self._prepared.masked,
             seed=self._recipe.training.seed,
             libraries=libraries(),
             git_commit=git_commit(ROOT),
@@ -409,8 +399,7 @@ def _version(artifact: Artifact) -> str:
 def public_recipe(recipe: Recipe) -> dict[str, Any]:
     """The recipe for the manifest: a folder on the machine that trained is nobody else's business, its name may be."""
     values: dict[str, Any] = recipe.model_dump(mode="json")
-    if isinstance(recipe.data, FileData):
-        values["data"]["path"] = recipe.data.path.name
+    values["data"] = with_paths(recipe.data, lambda path: Path(path.name)).model_dump(mode="json")
     if recipe.encoder.source == "folder":
         values["encoder"]["name"] = Path(recipe.encoder.name).name
     return values

@@ -4,34 +4,38 @@ Where a row goes is decided by the SHA-256 of its own normalised text alone, so 
 from one split to another: it can at most make it a duplicate. The price is that shares and label balance hold in
 expectation, not to the row; `Prepared.balance_p_value` is the check that they came out as chance allows.
 
-Near duplicates are found with MinHash and locality-sensitive hashing (Broder 1997; Leskovec, Rajaraman & Ullman,
-Mining of Massive Datasets, chapter 3; Lee et al. 2022 for why before splitting) and confirmed by exact Jaccard
-similarity. Of two, the one in the split nearer to the test survives, so new training rows never change the test split.
+Near duplicates (training/duplicates.py) go before the split is used, as Lee et al. 2022 advise. Of two, the one in the
+split nearer to the test survives, so new training rows never change the test split. Sampling comes last and concerns
+training rows alone: validation and test keep the labels in the shares they come in.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash, MinHashLSH
 from rich.progress import Progress
 from scipy.stats import chi2_contingency  # type: ignore[import-untyped]
 
-from inference.tasks.text import normalize_text
+from artifact.manifest import TextPreprocessing
+from inference.tasks.pii import count_pii
+from inference.tasks.transforms import Cleaner
 from training.data import Row, Table
+from training.duplicates import find_twins
 from training.errors import DataInvalid
-from training.recipe import Recipe, SplitFractions
+from training.recipe import PrepareSection, Recipe, SplitFractions
 
-SHINGLE_CHARACTERS: Final = 5
-NEAR_DUPLICATE_SIMILARITY: Final = 0.8
 MIN_ROWS: Final = 40
-_PERMUTATIONS: Final = 64
-_REPORT_EVERY: Final = 500
+# Leaving these out of a sentence turns it round.
+_NEGATIONS: Final = frozenset(
+    {"no", "nor", "not", "never", "none", "nobody", "nothing", "nowhere", "neither", "without"}
+    | {"cannot", "cant", "couldnt", "hasnt"}
+)
 
 SplitName = Literal["test", "validation", "train"]
 _SURVIVAL_ORDER: Final[tuple[SplitName, ...]] = ("test", "validation", "train")
@@ -39,11 +43,15 @@ _SURVIVAL_ORDER: Final[tuple[SplitName, ...]] = ("test", "validation", "train")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Texts (normalised), labels of shape (n,), and ratings of shape (n,) where the data has them."""
+    """Texts (cleaned), labels of shape (n,), and ratings of shape (n,) where the data has them.
+
+    `sources` names the source of each text where several were joined.
+    """
 
     texts: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     ratings: npt.NDArray[np.float64] | None
+    sources: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -51,7 +59,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What training starts from. `counts` tells what became of every row, in the order it happened."""
+    """What training starts from. `counts` tells what became of every row, in the order it happened.
+
+    `transformed` counts the rows that each cleaning step changed, `masked` the personal data found, by kind.
+    """
 
     name: str
     licence: str
@@ -63,27 +74,45 @@ class Prepared:
     counts: dict[str, int]
     fingerprint: str
     balance_p_value: float
+    transformed: dict[str, int] = field(default_factory=dict)
+    masked: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class _Clean:
-    """A row that is still in, with the digest of its normalised text and the split that follows from it."""
+class Clean:
+    """A row that is still in, with the digest of its cleaned text and the split that follows from it."""
 
     text: str
     label: int
     rating: float | None
     digest: bytes
     split: SplitName
+    source: str
 
 
-def prepare(table: Table, recipe: Recipe, progress: Progress) -> Prepared:
-    """Normalise, drop, divide; the order of rows does not matter. Raises DataInvalid when too little is left."""
-    counts = {"read": len(table.rows)}
-    rows = _normalised(table.rows, counts)
-    rows = _labelled(rows, counts)
-    clean = _without_exact_duplicates(rows, recipe.split, counts)
+@dataclass(slots=True)
+class Trace:
+    """What happened on the way, for who wants to see it: it outlives a refusal.
+
+    `near` are pairs of a row that was dropped and the one it resembles; `conflicting` texts with several labels.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    conflicting: list[str] = field(default_factory=list)
+    near: list[tuple[Clean, Clean]] = field(default_factory=list)
+
+
+def prepare(table: Table, recipe: Recipe, progress: Progress, trace: Trace | None = None) -> Prepared:
+    """Clean, drop, divide; the order of rows does not matter. Raises DataInvalid when too little is left."""
+    trace = trace or Trace()
+    counts = trace.counts
+    counts["read"] = len(table.rows)
+    cleaning = Cleaning(recipe.prepare)
+    rows = _labelled(_cleaned(table.rows, cleaning, counts, progress), counts)
+    clean = _without_exact_duplicates(rows, recipe.split, trace)
     clean = _at_most(clean, recipe.max_rows, counts)
-    clean = _without_near_duplicates(clean, counts, progress)
+    clean = _without_near_duplicates(clean, trace, progress)
+    clean = _sampled(clean, recipe.prepare, counts)
     splits = {name: [row for row in clean if row.split == name] for name in _SURVIVAL_ORDER}
     counts |= {"kept": len(clean), **{name: len(splits[name]) for name in ("train", "validation", "test")}}
     _check_enough(splits, recipe.labels, counts)
@@ -98,7 +127,48 @@ def prepare(table: Table, recipe: Recipe, progress: Progress) -> Prepared:
         counts=counts,
         fingerprint=_fingerprint(clean, recipe),
         balance_p_value=_balance_p_value(splits, len(recipe.labels)),
+        transformed=dict(cleaning.transformed),
+        masked=dict(cleaning.masked),
     )
+
+
+class Cleaning:
+    """The recipe's cleaning steps, counting what they do."""
+
+    def __init__(self, section: PrepareSection) -> None:
+        self._clean = Cleaner(section.transforms, stop_words(section))
+        self.transformed: Counter[str] = Counter(dict.fromkeys(section.transforms, 0))
+        self.masked: Counter[str] = Counter()
+
+    def __call__(self, text: str) -> str:
+        """As the service will clean it; lone surrogates, which no tokenizer takes, become U+FFFD."""
+        if not text.isascii():
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        changes: dict[str, str] = {}
+        cleaned = self._clean(text, lambda name, before: changes.update({name: changes.get(name, before)}))
+        self.transformed.update(changes.keys())
+        if "pii" in changes:
+            self.masked.update(count_pii(changes["pii"]))
+        return cleaned
+
+
+def cleaned_as(section: PrepareSection, preprocessing: TextPreprocessing) -> TextPreprocessing:
+    """`preprocessing` with the recipe's cleaning steps in it, so that the service does the same."""
+    if not section.transforms:
+        return preprocessing
+    steps = {"normalization": "transforms", "transforms": section.transforms, "stop_words": stop_words(section)}
+    return preprocessing.model_copy(update=steps)
+
+
+def stop_words(section: PrepareSection) -> tuple[str, ...]:
+    """The words that the step `stop_words` drops; none where the recipe has no such step."""
+    if "stop_words" not in section.transforms:
+        return ()
+    if section.stop_words != "english":
+        return section.stop_words
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return tuple(sorted(ENGLISH_STOP_WORDS - _NEGATIONS))
 
 
 def split_of(digest: bytes, fractions: SplitFractions) -> SplitName:
@@ -109,25 +179,16 @@ def split_of(digest: bytes, fractions: SplitFractions) -> SplitName:
     return "validation" if fraction < fractions.test + fractions.validation else "train"
 
 
-def shingles(text: str) -> frozenset[str]:
-    """Runs of five characters of the lower-cased words: blind to case, punctuation and spacing."""
-    words = "".join(character if character.isalnum() else " " for character in text.casefold()).split()
-    flat = " ".join(words) or text
-    last = max(1, len(flat) - SHINGLE_CHARACTERS + 1)
-    return frozenset(flat[start : start + SHINGLE_CHARACTERS] for start in range(last))
-
-
-def _normalised(rows: Iterable[Row], counts: dict[str, int]) -> list[Row]:
-    kept = [
-        Row(text, row.label, row.rating, row.pinned_to_test) for row in rows if (text := _encodable(row.text)) != ""
-    ]
-    counts["empty"] = counts["read"] - len(kept)
+def _cleaned(rows: Sequence[Row], cleaning: Cleaning, counts: dict[str, int], progress: Progress) -> list[Row]:
+    kept = []
+    for row in progress.track(rows, description="Cleaning"):
+        text = cleaning(row.text)
+        if text == row.text:
+            kept.append(row)  # not a copy: there may be a million of them
+        elif text:
+            kept.append(Row(text, row.label, row.rating, row.pinned_to_test, row.source))
+    counts["empty"] = len(rows) - len(kept)
     return kept
-
-
-def _encodable(text: str) -> str:
-    """Normalised; lone surrogates, which no tokenizer takes, become U+FFFD."""
-    return normalize_text(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _labelled(rows: list[Row], counts: dict[str, int]) -> list[Row]:
@@ -136,84 +197,80 @@ def _labelled(rows: list[Row], counts: dict[str, int]) -> list[Row]:
     return kept
 
 
-def _without_exact_duplicates(rows: list[Row], fractions: SplitFractions, counts: dict[str, int]) -> list[_Clean]:
+def _without_exact_duplicates(rows: list[Row], fractions: SplitFractions, trace: Trace) -> list[Clean]:
     """One row per text. A text that carries two labels teaches nothing and is dropped altogether."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, Row | list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.text, []).append(row)
-    agreed = {text: group for text, group in groups.items() if len({row.label for row in group}) == 1}
-    counts["conflicting"] = sum(len(group) for text, group in groups.items() if text not in agreed)
-    counts["exact_duplicates"] = len(rows) - counts["conflicting"] - len(agreed)
-    return [_merged(text, group, fractions) for text, group in agreed.items()]
+        found = groups.setdefault(row.text, row)
+        if isinstance(found, list):
+            found.append(row)
+        elif found is not row:
+            groups[row.text] = [found, row]
+    kept, conflicting = [], 0
+    for text, found in groups.items():
+        group = found if isinstance(found, list) else [found]
+        if any(row.label != group[0].label for row in group):
+            conflicting += len(group)
+            trace.conflicting.append(text)
+        else:
+            kept.append(_merged(text, group, fractions))
+    trace.counts["conflicting"] = conflicting
+    trace.counts["exact_duplicates"] = len(rows) - conflicting - len(kept)
+    return kept
 
 
-def _merged(text: str, group: Sequence[Row], fractions: SplitFractions) -> _Clean:
+def _merged(text: str, group: Sequence[Row], fractions: SplitFractions) -> Clean:
     digest = hashlib.sha256(text.encode()).digest()
     ratings = [row.rating for row in group if row.rating is not None]
     pinned = any(row.pinned_to_test for row in group)
     label = group[0].label
     assert label is not None  # noqa: S101 - neutral rows are gone by now
-    return _Clean(
+    return Clean(
         text=text,
         label=label,
         rating=math.fsum(ratings) / len(ratings) if ratings else None,
         digest=digest,
         split="test" if pinned else split_of(digest, fractions),
+        source=min(row.source for row in group),
     )
 
 
-def _at_most(rows: list[_Clean], limit: int | None, counts: dict[str, int]) -> list[_Clean]:
+def _at_most(rows: list[Clean], limit: int | None, counts: dict[str, int]) -> list[Clean]:
     """The `limit` rows with the smallest bytes 8..16 of their digest: independent of the split, stable under growth."""
     kept = rows if limit is None else sorted(rows, key=lambda row: row.digest[8:16])[:limit]
     counts["over_max_rows"] = len(rows) - len(kept)
     return kept
 
 
-def _without_near_duplicates(rows: list[_Clean], counts: dict[str, int], progress: Progress) -> list[_Clean]:
-    """Keep a row unless one before it is at least NEAR_DUPLICATE_SIMILARITY like it; test rows come first."""
-    ordered = sorted(rows, key=lambda row: (_SURVIVAL_ORDER.index(row.split), row.digest))
-    seen = _Seen()
-    kept = [row for row in _tracked(ordered, "Dropping near duplicates", progress) if seen.is_new(row.text)]
-    counts["near_duplicates"] = len(rows) - len(kept)
-    return kept
-
-
-def _tracked(rows: Sequence[_Clean], title: str, progress: Progress) -> Iterator[_Clean]:
-    task = progress.add_task(title, total=len(rows))
-    for number, row in enumerate(rows, start=1):
-        yield row
-        if number % _REPORT_EVERY == 0:
-            progress.update(task, completed=number)
+def _without_near_duplicates(rows: list[Clean], trace: Trace, progress: Progress) -> list[Clean]:
+    """Keep a row unless one before it that was kept is nearly the same; test rows come first."""
+    rows.sort(key=lambda row: (_SURVIVAL_ORDER.index(row.split), row.digest))
+    task = progress.add_task("Dropping near duplicates", total=len(rows))
+    twins = find_twins([row.text for row in rows], advance=lambda done: progress.update(task, completed=done))
     progress.remove_task(task)
+    trace.near += [(rows[index], rows[twins[index]]) for index in np.flatnonzero(twins >= 0)]
+    trace.counts["near_duplicates"] = len(trace.near)
+    return [row for row, twin in zip(rows, twins, strict=True) if twin < 0]
 
 
-class _Seen:
-    """The texts met so far, searchable by likeness."""
-
-    def __init__(self) -> None:
-        # A threshold below the real one trades a few more exact comparisons for hardly any missed pairs.
-        self._index = MinHashLSH(threshold=NEAR_DUPLICATE_SIMILARITY - 0.15, num_perm=_PERMUTATIONS)
-        self._empty = MinHash(num_perm=_PERMUTATIONS)
-        self._texts: list[str] = []
-
-    def is_new(self, text: str) -> bool:
-        """Whether nothing like `text` was seen; if so it is remembered."""
-        mine = shingles(text)
-        signature = self._empty.copy()
-        signature.update_batch([shingle.encode() for shingle in mine])
-        candidates = sorted(self._index.query(signature))
-        if any(_jaccard(mine, shingles(self._texts[other])) >= NEAR_DUPLICATE_SIMILARITY for other in candidates):
-            return False
-        self._index.insert(len(self._texts), signature, check_duplication=False)
-        self._texts.append(text)
-        return True
+def _sampled(rows: list[Clean], section: PrepareSection, counts: dict[str, int]) -> list[Clean]:
+    """Of each label the allowed number of training rows, chosen as `_at_most` does; other splits stay whole."""
+    train = Counter(row.label for row in rows if row.split == "train")
+    limits = [section.max_rows_per_label] if section.max_rows_per_label else []
+    limits += [min(train.values())] if section.balanced and train else []
+    if not limits:
+        return rows
+    left = Counter(dict.fromkeys(train, min(limits)))
+    kept = [row for row in rows if row.split != "train"]
+    for row in sorted((row for row in rows if row.split == "train"), key=lambda row: row.digest[8:16]):
+        if left[row.label]:
+            left[row.label] -= 1
+            kept.append(row)
+    counts["sampled_out"] = len(rows) - len(kept)
+    return sorted(kept, key=lambda row: (_SURVIVAL_ORDER.index(row.split), row.digest))
 
 
-def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    return len(one & other) / len(one | other)
-
-
-def _check_enough(splits: dict[SplitName, list[_Clean]], labels: Sequence[str], counts: dict[str, int]) -> None:
+def _check_enough(splits: dict[SplitName, list[Clean]], labels: Sequence[str], counts: dict[str, int]) -> None:
     if counts["kept"] < MIN_ROWS:
         raise DataInvalid(f"only {counts['kept']} of {counts['read']} rows are usable; at least {MIN_ROWS} are needed")
     present = {row.label for rows in splits.values() for row in rows}
@@ -228,29 +285,40 @@ def _check_enough(splits: dict[SplitName, list[_Clean]], labels: Sequence[str], 
             )
 
 
-def _split(rows: Sequence[_Clean]) -> Split:
+def _split(rows: Sequence[Clean]) -> Split:
     ratings = [row.rating for row in rows if row.rating is not None]
     return Split(
         texts=tuple(row.text for row in rows),
         labels=np.array([row.label for row in rows], dtype=np.int64),
         ratings=np.array(ratings) if len(ratings) == len(rows) else None,
+        sources=tuple(row.source for row in rows) if any(row.source for row in rows) else (),
     )
 
 
-def _fingerprint(rows: Iterable[_Clean], recipe: Recipe) -> str:
+def _fingerprint(rows: Iterable[Clean], recipe: Recipe) -> str:
     """SHA-256 over the sorted rows and everything in the recipe that shaped them. A file's folder is no part of it."""
     shape = {
-        "data": recipe.data.model_dump(mode="json", exclude={"path"}),
+        "data": _shape(recipe.data.model_dump(mode="json")),
         "labels": recipe.labels,
         "split": recipe.split.model_dump(mode="json"),
     }
+    if recipe.prepare != PrepareSection():
+        shape["prepare"] = recipe.prepare.model_dump(mode="json")
     hasher = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     for line in sorted(json.dumps([row.text, row.label, row.rating, row.split]) for row in rows):
         hasher.update(line.encode() + b"\n")
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _balance_p_value(splits: dict[SplitName, list[_Clean]], labels: int) -> float:
+def _shape(data: dict[str, Any]) -> dict[str, Any]:
+    """What of a data section counts: no folder, and no field at the default it had before it existed."""
+    if "sources" in data:
+        return data | {"sources": [_shape(source) for source in data["sources"]]}
+    unsaid = {"id_column": None, "held_out": False}
+    return {name: value for name, value in data.items() if name != "path" and unsaid.get(name, ...) != value}
+
+
+def _balance_p_value(splits: dict[SplitName, list[Clean]], labels: int) -> float:
     """How often chance alone would make the splits' labels differ at least this much (chi-square test)."""
     table = [np.bincount([row.label for row in rows], minlength=labels) for rows in splits.values()]
     return float(chi2_contingency(np.array(table)).pvalue)

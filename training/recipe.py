@@ -6,14 +6,14 @@ Unknown keys are refused, so that a typing error never trains the wrong model in
 
 import itertools
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from artifact.manifest import ModelName
+from artifact.manifest import ModelName, TransformName
 from training.errors import RecipeInvalid
 
 LabelName = Annotated[str, Field(min_length=1, max_length=100)]
@@ -57,6 +57,8 @@ class _Labelled(_Part):
     label_column: str = Field("label", min_length=1, description="Column with the label or the rating.")
     label_names: dict[str, LabelName] = Field({}, description="Value in the data -> label, e.g. 0 = 'negative'.")
     thresholds: dict[LabelName, Band] = Field({}, description="Label -> band of ratings; between bands is dropped.")
+    id_column: str | None = Field(None, description="Column that names each row; the same name twice is refused.")
+    held_out: bool = Field(False, description="Every row is a test row, whatever its hash says.")
 
 
 class PackagedData(_Labelled):
@@ -84,7 +86,45 @@ class HubData(_Labelled):
     test_splits: tuple[str, ...] = Field((), description="Splits whose rows are always test rows.")
 
 
-DataSection = Annotated[PackagedData | FileData | HubData, Field(discriminator="source")]
+SingleSource = PackagedData | FileData | HubData
+
+
+class JoinedData(_Part):
+    """Several sources read one after another. Each says for itself which of its columns and values mean what."""
+
+    source: Literal["joined"]
+    sources: tuple[Annotated[SingleSource, Field(discriminator="source")], ...] = Field(
+        min_length=1, description="The sources, each written as [data] would be."
+    )
+
+    @property
+    def thresholds(self) -> dict[LabelName, Band]:
+        """The bands, where all sources rate alike; else none, for their ratings cannot be compared."""
+        first, *others = (source.thresholds for source in self.sources)
+        return first if all(other == first for other in others) else {}
+
+
+AnyData = SingleSource | JoinedData
+DataSection = Annotated[AnyData, Field(discriminator="source")]
+
+
+class PrepareSection(_Part):
+    """What is done to the rows before they are divided, and which of the training rows are used."""
+
+    transforms: tuple[TransformName, ...] = Field(
+        (), description="Cleaning steps, in order; the artifact records them and serving applies them too."
+    )
+    stop_words: Literal["english"] | tuple[str, ...] = Field(
+        "english", description="Words that the step stop_words drops; `english` leaves negations in."
+    )
+    max_rows_per_label: int | None = Field(None, ge=1, description="Most training rows of one label.")
+    balanced: bool = Field(False, description="Use as many training rows of each label as the rarest has.")
+
+    @model_validator(mode="after")
+    def _steps_once(self) -> Self:
+        if len(set(self.transforms)) != len(self.transforms):
+            raise ValueError("transforms: the same step twice")
+        return self
 
 
 class Encoder(_Part):
@@ -124,6 +164,9 @@ class TrainingSection(_Part):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     max_tokens: int = Field(128, ge=8, le=8192, description="Training inputs are cut here; serving accepts more.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the forward pass.")
+    class_weights: Literal["balanced"] | dict[LabelName, Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="Weight of each label in the loss; `balanced` weighs a rare label up to a common one."
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target spread over all labels.")
     rating_sharpness: float | None = Field(
         None, gt=0, description="Two labels with ratings: target = sigmoid(sharpness * rating) instead of 0 or 1."
@@ -153,6 +196,7 @@ class Recipe(_Part):
     max_rows: int | None = Field(None, ge=1, description="Use only so many rows: for trying things out.")
     data: DataSection
     encoder: Encoder
+    prepare: PrepareSection = PrepareSection()
     split: SplitFractions = SplitFractions()
     training: TrainingSection = TrainingSection()
     gate: GateSection = GateSection()
@@ -161,13 +205,22 @@ class Recipe(_Part):
     def _labels_make_sense(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: the same label twice")
-        _check_thresholds(self.labels, self.data)
+        for source in self.sources:
+            _check_thresholds(self.labels, source)
+        weights = self.training.class_weights
+        if isinstance(weights, dict) and set(weights) != set(self.labels):
+            raise ValueError("training.class_weights: needs exactly one weight for each of labels")
         if self.training.rating_sharpness is not None and (len(self.labels) != 2 or not self.data.thresholds):
             raise ValueError("training.rating_sharpness: needs two labels and data.thresholds")
         return self
 
+    @property
+    def sources(self) -> tuple[SingleSource, ...]:
+        """The sources of the rows: one, unless several are joined."""
+        return self.data.sources if isinstance(self.data, JoinedData) else (self.data,)
 
-def _check_thresholds(labels: Sequence[str], data: PackagedData | FileData | HubData) -> None:
+
+def _check_thresholds(labels: Sequence[str], data: SingleSource) -> None:
     if unknown := sorted(set(data.label_names.values()) - set(labels)):
         raise ValueError(f"data.label_names: {', '.join(unknown)} is not in labels")
     if not data.thresholds:
@@ -222,19 +275,27 @@ def _read(name_or_path: str | Path) -> tuple[Path, str]:
 
 def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     updates: dict[str, Any] = {}
-    if isinstance(recipe.data, FileData):
-        updates["data"] = recipe.data.model_copy(update={"path": folder / recipe.data.path.expanduser()})
+    updates["data"] = with_paths(recipe.data, lambda path: folder / path.expanduser())
     if recipe.encoder.source == "folder":
         anchored = str(folder / Path(recipe.encoder.name).expanduser())
         updates["encoder"] = recipe.encoder.model_copy(update={"name": anchored})
     return recipe.model_copy(update=updates)
 
 
+def with_paths(data: AnyData, change: Callable[[Path], Path]) -> AnyData:
+    """`data` with the path of each file in it changed."""
+    if isinstance(data, FileData):
+        return data.model_copy(update={"path": change(data.path)})
+    if isinstance(data, JoinedData):
+        return data.model_copy(update={"sources": tuple(with_paths(source, change) for source in data.sources)})
+    return data
+
+
 def _sentence(error: ValidationError) -> str:
     """The first problem, as `field: what is wrong`, without the value: that may not be ours to print."""
     problem = error.errors(include_url=False, include_input=False)[0]
     # pydantic puts the discriminator's value into the location; the user wrote no such level.
-    steps = [str(step) for step in problem["loc"] if step not in {"packaged", "file", "hub"}]
+    steps = [str(step) for step in problem["loc"] if step not in {"packaged", "file", "hub", "joined"}]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "unknown key; check its spelling"

@@ -5,24 +5,28 @@ nobody measured reads "not measured".
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from typing import Final
 
 import numpy as np
 
 from artifact.manifest import Estimate, Manifest, VariantResult
-from training.charts import Axes, Series, bar_chart, interval, line_chart
+from training.charts import Axes, Series, interval, line_chart
 from training.evaluate import Evaluation
 from training.finetune import FineTuned
+from training.page import NOT_MEASURED as NOT_MEASURED
+from training.page import badge as _badge
+from training.page import figure as _figure
+from training.page import length_chart as _length_chart
+from training.page import render_page
+from training.page import section as _section
+from training.page import table as _table
 from training.prepare import Prepared, Split
 from training.recipe import Recipe
 from training.sources import EncoderFolder
-
-NOT_MEASURED: Final = "not measured"
-_BARS: Final = 30
 
 METRICS: Final[Mapping[str, str]] = {
     "accuracy": "Accuracy",
@@ -42,6 +46,7 @@ _COUNTS: Final[Mapping[str, str]] = {
     "exact_duplicates": "exact duplicates",
     "over_max_rows": "beyond max_rows",
     "near_duplicates": "near duplicates",
+    "sampled_out": "training rows not sampled",
     "kept": "kept",
     "train": "train",
     "validation": "validation",
@@ -81,7 +86,6 @@ def beats_baseline(findings: Findings) -> bool:
 
 def render_report(findings: Findings) -> str:
     """The whole page."""
-    name = escape(findings.manifest.name)
     sections = (
         _section("What it is worth", _worth(findings)),
         _section("On the test split", _test_plots(findings)),
@@ -91,13 +95,7 @@ def render_report(findings: Findings) -> str:
         _section("The data", _data(findings)),
         _section("Where it comes from", _provenance(findings)),
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>{name}: training report</title><style>{_style()}</style></head>\n'
-        f"<body><main>{_header(findings)}{''.join(sections)}</main></body></html>\n"
-    )
+    return render_page(f"{findings.manifest.name}: training report", _header(findings) + "".join(sections))
 
 
 def shown(estimate: Estimate | None) -> str:
@@ -110,31 +108,6 @@ def shown(estimate: Estimate | None) -> str:
 def megabytes(size: int) -> str:
     """Decimal megabytes; kilobytes for the tiny."""
     return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{size / 1e3:.0f} kB"
-
-
-def _style() -> str:
-    return (files("training") / "report.css").read_text(encoding="utf-8")
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>\n"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
-    """A table of ready HTML cells; the first column names the row."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
-    )
-    return f'<div class="scroll"><table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _figure(caption: str, body: str) -> str:
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{body}</figure>"
-
-
-def _badge(*, good: bool, yes: str, no: str) -> str:
-    return f'<span class="badge {"good" if good else "bad"}">{escape(yes if good else no)}</span>'
 
 
 def _header(findings: Findings) -> str:
@@ -409,23 +382,29 @@ def _data(findings: Findings) -> str:
             f"Labels in each split (balance: p = {prepared.balance_p_value:.2f})",
             _table(("Split", "Rows", *map(escape, prepared.labels)), balance, kind="counts"),
         )
+        + "".join(_more_counts(prepared))
         + "</div>"
     )
+
+
+def _more_counts(prepared: Prepared) -> Iterator[str]:
+    """What only some recipes have: cleaning steps, masked personal data, several sources."""
+    splits = (prepared.train, prepared.validation, prepared.test)
+    sources = Counter(source for split in splits for source in split.sources)
+    tables: tuple[tuple[str, str, Mapping[str, int]], ...] = (
+        ("Cleaning steps, as the service applies them too", "Rows changed", prepared.transformed),
+        ("Personal data masked", "Finds", prepared.masked),
+        ("Sources", "Rows kept", sources),
+    )
+    for caption, unit, counts in tables:
+        if counts:
+            rows = [(escape(name), f"{count:,}") for name, count in counts.items()]
+            yield _figure(caption, _table(("", unit), rows, kind="counts"))
 
 
 def _label_cell(split: Split, index: int) -> str:
     count = int((split.labels == index).sum())
     return f"{count:,}<small>{100 * count / max(1, len(split)):.1f}%</small>"
-
-
-def _length_chart(lengths: Sequence[int]) -> str:
-    if not lengths:
-        return f'<p class="none">{NOT_MEASURED}</p>'
-    width = max(1, -(-(max(lengths) + 1 - min(lengths)) // _BARS))
-    edges = np.arange(min(lengths), max(lengths) + width + 1, width)
-    counts, _ = np.histogram(lengths, edges)
-    bars = [(float(low), float(low + width), float(count)) for low, count in zip(edges, counts, strict=False)]
-    return bar_chart("Length histogram", Axes("tokens", "texts"), bars, "c2")
 
 
 def _provenance(findings: Findings) -> str:

@@ -16,7 +16,8 @@ Arrays = Mapping[str, NDArray[Any]]
 class Prepared:
     """One input, ready to be collated. `tokens` is what it costs and, unless truncated, what it had.
 
-    `excess` says that the input had more tokens than the model accepts and nobody allowed truncation.
+    `excess` says that the input had more tokens than the model accepts and nobody allowed truncation, `blank` that
+    cleaning left nothing of it.
     `unknown` of the tokens stand for text that the tokenizer's vocabulary does not cover.
     """
 
@@ -24,6 +25,7 @@ class Prepared:
     tokens: int
     truncated: bool = False
     excess: bool = False
+    blank: bool = False
     unknown: int = 0
 
 

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 from artifact.manifest import Manifest
 from inference.errors import BackendFailed, BadInput
 from inference.tasks.base import Arrays, Prediction, Prepared
-from inference.tasks.text import normalize_text, unknown_token_id
+from inference.tasks.text import unknown_token_id
+from inference.tasks.transforms import Cleaner
 
 # A text longer than this many characters per allowed token is first tokenized up to there: if that part alone has
 # too many tokens, the rest need not be looked at. It bounds what a four-megabyte text can cost.
@@ -27,6 +28,7 @@ class TextClassification:
         self.max_input_tokens = manifest.limits.max_input_tokens
         self._pad_id = manifest.preprocessing.pad_token_id
         self._type_pad_id = manifest.preprocessing.pad_token_type_id
+        self._clean = Cleaner.of(manifest.preprocessing)
         self._inputs = tuple(spec.name for spec in manifest.inputs)
         self._output = manifest.outputs[0].name
         self._tokenizer = tokenizer
@@ -48,8 +50,10 @@ class TextClassification:
         return value
 
     def prepare(self, value: str, *, truncate: bool) -> Prepared:
-        """Normalize and tokenize one text; special tokens are counted."""
-        text = normalize_text(value)
+        """Clean and tokenize one text; special tokens are counted."""
+        text = self._clean(value)
+        if not text:
+            return Prepared((), 0, blank=True)
         head = self._head(text)
         ids = self._tokenizer.encode(head).ids
         if len(head) < len(text) and len(ids) <= self.max_input_tokens:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from artifact.manifest import FORMAT_VERSION, FileName, FileRecord, Manifest, ModelName, Variant
+from artifact.manifest import FORMAT_VERSION, FileName, FileRecord, Manifest, ModelName, TextPreprocessing, Variant
 from tests.artifact.build import draft
 
 RECORD = FileRecord(sha256="0" * 64, bytes=1)
@@ -155,3 +155,13 @@ def test_other_model_names_are_refused(name: str) -> None:
 def test_a_manifest_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         draft().version = 2  # type: ignore[misc]
+
+
+def test_cleaning_steps_are_named_with_their_own_normalization() -> None:
+    steps = TextPreprocessing(normalization="transforms", transforms=("html", "pii"))
+    assert TextPreprocessing.model_validate_json(steps.model_dump_json()) == steps
+    # An older reader knows only nfc-whitespace: it must meet something that it refuses.
+    with pytest.raises(ValidationError, match="exactly where transforms are named"):
+        TextPreprocessing(transforms=("html",))
+    with pytest.raises(ValidationError, match="exactly where transforms are named"):
+        TextPreprocessing(normalization="transforms")

@@ -23,8 +23,10 @@ class WordTask:
         return value
 
     def prepare(self, value: str, *, truncate: bool) -> Prepared:
-        """One token a word. The word `explode` breaks the tokenizer."""
+        """One token a word. The word `explode` breaks the tokenizer; of `nothing` alone nothing is left."""
         words = value.split()
+        if words == ["nothing"]:
+            return Prepared((), 0, blank=True)
         if "explode" in words:
             raise RuntimeError("tokenizer lost")
         ids = [int(word) for word in words]

@@ -10,6 +10,7 @@ import pytest
 from inference.batcher import Batcher, Outcome, Priority
 from inference.errors import (
     BackendFailed,
+    BadInput,
     DeadlineExceeded,
     InferenceError,
     InputTooLong,
@@ -205,6 +206,13 @@ def test_a_long_input_names_its_place_and_is_cut_only_when_asked() -> None:
     assert cut.ticket is not None
     assert cut.ticket.result().truncated == (False, True)
     assert cut.ticket.result().input_tokens == (1, 16)
+
+
+def test_an_input_of_which_nothing_is_left_is_refused_by_its_place() -> None:
+    with running(SumBackend()) as batcher:
+        error = Caller().send(batcher, "1", "nothing").error()
+    assert isinstance(error, BadInput)
+    assert error.field == "inputs[1]"
 
 
 def test_a_full_queue_refuses_a_body_whole_and_says_when_to_come_back() -> None:

@@ -180,3 +180,60 @@ def test_a_hub_data_set_that_is_not_there(tmp_path: Path, progress: Progress, mo
     recipe = tiny.recipe(**hub(Path("someone/no-such-data")))
     with pytest.raises(SourceUnavailable, match="someone/no-such-data, split train: cannot be loaded"):
         read_table(recipe, tmp_path, progress)
+
+
+# Several sources in one table.
+
+
+def test_sources_are_joined_each_with_its_own_columns(tmp_path: Path, progress: Progress) -> None:
+    write(tmp_path, "a.csv", "text,label\nfine,positive\n")
+    write(tmp_path, "b.jsonl", '{"body": "bad", "stars": 1}\n')
+    sources = [
+        {"source": "file", "path": str(tmp_path / "a.csv")},
+        {
+            "source": "file",
+            "path": str(tmp_path / "b.jsonl"),
+            "text_column": "body",
+            "label_column": "stars",
+            "label_names": {"1": "negative"},
+            "held_out": True,
+        },
+    ]
+    table = read_table(tiny.recipe(data={"source": "joined", "sources": sources}), tmp_path, progress)
+    assert table.name == "a.csv; b.jsonl"
+    assert table.licence == "unknown"
+    assert table.rows == (
+        Row("fine", 1, source="a.csv"),
+        Row("bad", 0, pinned_to_test=True, source="b.jsonl"),
+    )
+
+
+@pytest.mark.parametrize(("other", "ratings"), [(THRESHOLDS, [2.0, 3.0]), ({}, [None, None])])
+def test_ratings_survive_joining_only_where_they_mean_the_same(
+    other: dict[str, object], ratings: list[float | None], tmp_path: Path, progress: Progress
+) -> None:
+    write(tmp_path, "a.csv", "text,label\nfine,2\n")
+    write(tmp_path, "b.csv", "text,label\ngood,3\n")
+    names = {} if other else {"3": "positive"}
+    sources = [
+        {"source": "file", "path": str(tmp_path / "a.csv"), "thresholds": THRESHOLDS},
+        {"source": "file", "path": str(tmp_path / "b.csv"), "thresholds": other, "label_names": names},
+    ]
+    rows = read_table(tiny.recipe(data={"source": "joined", "sources": sources}), tmp_path, progress).rows
+    assert [row.rating for row in rows] == ratings
+    assert [row.label for row in rows] == [1, 1]
+
+
+def test_an_id_twice_is_refused_with_both_rows(tmp_path: Path, progress: Progress) -> None:
+    path = write(tmp_path, "a.csv", f"id,text,label\n{SECRET},a,positive\n2,b,negative\n{SECRET},c,positive\n")
+    with pytest.raises(DataInvalid, match="row 3: column 'id' repeats the id of row 1") as refused:
+        read(path, progress, data__id_column="id")
+    assert SECRET not in refused.value.message
+    assert len(read(path, progress)) == 3
+
+
+def test_ids_are_read_from_parquet_too(tmp_path: Path, progress: Progress) -> None:
+    table = pyarrow.table({"key": [7, 7], "text": ["a", "b"], "label": ["positive", "negative"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataInvalid, match="row 2: column 'key' repeats the id of row 1"):
+        read(tmp_path / "a.parquet", progress, data__id_column="key")

@@ -317,6 +317,16 @@ def test_label_smoothing_spreads_part_of_each_target() -> None:
     np.testing.assert_allclose(targets, [[0.9, 0.1], [0.1, 0.9], [0.1, 0.9]], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [(None, [1, 1, 1]), ("balanced", [1.5, 0.75, 0.75]), ({"negative": 4, "positive": 1}, [2, 0.5, 0.5])],
+)
+def test_rows_weigh_what_their_label_does_and_one_on_average(weights: object, expected: list[float]) -> None:
+    targets = finetune.soft_targets(RATED, tiny.recipe(training__class_weights=weights))
+    np.testing.assert_allclose(targets.sum(axis=1), expected, atol=1e-6)
+    np.testing.assert_allclose(targets.argmax(axis=1), RATED.labels)
+
+
 def test_the_loss_is_cross_entropy() -> None:
     logits = torch.tensor([[2.0, -1.0], [0.5, 0.25]])
     hard = torch.tensor([[1.0, 0.0], [0.0, 1.0]])

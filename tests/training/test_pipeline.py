@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 
 from artifact.repository import Artifact, Repository, open_artifact
+from inference.errors import BadInput
 from inference.model import Model
 from tests.training import tiny
 from training.errors import GateRefused, RecipeInvalid
 from training.pipeline import ROOT, cpu_name, git_commit, libraries, public_recipe, train
-from training.recipe import Recipe, load_recipe
+from training.recipe import PrepareSection, Recipe, load_recipe, parse_recipe
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,24 @@ def test_a_recipe_that_loosens_the_gate_stops_before_any_work(tmp_path: Path, pl
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_service_cleans_as_the_training_did(place: Place, tmp_path: Path) -> None:
+    recipe = place.recipe.model_copy(update={"prepare": PrepareSection(transforms=("html", "pii", "stop_words"))})
+    artifact = train(recipe, tmp_path / "models", tmp_path / "run", cache=place.home / "cache")
+    preprocessing, provenance = artifact.manifest.preprocessing, artifact.manifest.provenance
+    assert preprocessing.transforms == ("html", "pii", "stop_words")
+    assert {"the", "a"} <= set(preprocessing.stop_words)
+    assert provenance.transformed["stop_words"] > 0
+    assert provenance.recipe["prepare"]["transforms"] == ["html", "pii", "stop_words"]
+    model = Model.load(artifact)
+    try:
+        raw, clean = model.predict(["the <b>superb</b> film", "superb film"]).predictions
+        with pytest.raises(BadInput, match=r"inputs\[0\]: holds nothing"):
+            model.predict(["the <br/>"])
+    finally:
+        model.close()
+    assert raw.scores == pytest.approx(clean.scores, abs=1e-6)
+
+
 KILLED_BEFORE_THE_RENAME = """
 import os, signal, sys
 from pathlib import Path
@@ -215,6 +234,13 @@ def test_local_folders_stay_out_of_the_recipe_that_is_published() -> None:
     )
     values = public_recipe(recipe)
     assert (values["data"]["path"], values["encoder"]["name"]) == ("reviews.csv", "encoder")
+
+
+def test_the_folders_of_joined_files_stay_out_too() -> None:
+    sources = [{"source": "file", "path": "/somewhere/secret/a.csv"}, {"source": "packaged", "name": "x"}]
+    values = public_recipe(tiny.recipe(data={"source": "joined", "sources": sources}))
+    assert values["data"]["sources"][0]["path"] == "a.csv"
+    assert parse_recipe(values).sources[1].source == "packaged"
 
 
 def test_facts_about_the_machine(tmp_path: Path) -> None:

@@ -3,17 +3,20 @@
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
+from artifact.manifest import TextPreprocessing
 from inference.tasks.text import normalize_text
+from inference.tasks.transforms import Cleaner
 from tests.training import tiny
 from training.data import Row, Table
 from training.errors import DataInvalid
-from training.prepare import MIN_ROWS, Prepared, Split, prepare, shingles, split_of
-from training.recipe import SplitFractions
+from training.prepare import MIN_ROWS, Prepared, Split, Trace, cleaned_as, prepare, split_of, stop_words
+from training.recipe import PrepareSection, SplitFractions
 
 LONG = "the river was wide and the night was cold but nobody in the little house by the water wanted to leave it"
 
@@ -181,11 +184,107 @@ def test_a_digest_falls_into_one_share() -> None:
     assert split_of(bytes([30] + [0] * 31), fractions) == "validation"
 
 
-def test_shingles_see_words_only() -> None:
-    assert shingles("Good, FILM!") == shingles("good film") == {"good ", "ood f", "od fi", "d fil", " film"}
-    assert shingles("ok") == {"ok"}
-
-
 def test_a_split_has_a_length() -> None:
     assert isinstance(prepared(BASE).test, Split)
     assert len(prepared(BASE).test) == prepared(BASE).counts["test"]
+
+
+# --- cleaning, sampling, sources -----------------------------------------------------------------------------------
+
+
+def test_cleaning_steps_are_applied_and_counted() -> None:
+    rows = [Row("A <b>superb</b> film", 1), Row("mail me@example.com or you@example.com", 0), Row("<br/>", 1)]
+    result = prepared([*BASE, *rows], prepare__transforms=["html", "pii", "lowercase"])
+    assert {"a superb film", "mail [email] or [email]"} <= places(result).keys()
+    assert result.transformed == {"html": 2, "pii": 1, "lowercase": 1}
+    assert result.masked == {"email": 2}
+    assert result.counts["empty"] == 1
+
+
+def test_texts_that_cleaning_makes_the_same_are_duplicates() -> None:
+    rows = [Row("so <i>very</i> good", 1), Row("So very good", 1)]
+    result = prepared([*BASE, *rows], prepare__transforms=["html", "lowercase"])
+    assert result.counts["exact_duplicates"] == prepared(BASE).counts["exact_duplicates"] + 1
+
+
+def test_what_was_prepared_is_what_the_service_makes_of_it() -> None:
+    section = PrepareSection(transforms=("unicode", "html", "urls", "pii", "lowercase", "stop_words"))
+    rows = [Row(f"{row.text} &amp;lt;b&gt; The www.example.org/{index}", row.label) for index, row in enumerate(BASE)]
+    result = prepared(rows, prepare=section.model_dump())
+    serve = Cleaner.of(cleaned_as(section, TextPreprocessing()))
+    raw = {serve(row.text) for row in rows}
+    assert set(places(result)) <= raw
+    assert all(serve(text) == text for text in raw)
+
+
+def test_a_recipe_without_steps_leaves_the_manifest_as_it_was() -> None:
+    assert cleaned_as(PrepareSection(), TextPreprocessing()) == TextPreprocessing()
+    assert prepared(BASE).transformed == {}
+
+
+def test_english_stop_words_leave_negations() -> None:
+    words = stop_words(PrepareSection(transforms=("stop_words",)))
+    assert {"the", "and"} <= set(words)
+    assert not {"not", "no", "never", "without"} & set(words)
+    assert stop_words(PrepareSection(transforms=("stop_words",), stop_words=("uh",))) == ("uh",)
+    assert stop_words(PrepareSection()) == ()
+
+
+def test_cleaning_changes_the_fingerprint() -> None:
+    assert prepared(BASE, prepare__transforms=["whitespace"]).fingerprint != prepared(BASE).fingerprint
+
+
+def test_texts_in_scripts_without_spaces_survive_every_step() -> None:
+    signs = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜金生丽水玉出昆冈"
+    kana = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわ"
+    thai = "กขคงจฉชซญฎฏฐณดตถทธนบปผฝพฟภมยรลวศษสหฬอฮ"
+    random_ = random.Random(1)
+    texts = ["".join(random_.choices(letters, k=14)) for letters in (signs, kana, thai) for _ in range(60)]
+    steps = ["unicode", "html", "whitespace", "urls", "pii", "lowercase", "stop_words"]
+    result = prepared([Row(text, index % 2) for index, text in enumerate(texts)], prepare__transforms=steps)
+    assert places(result).keys() == set(texts)
+
+
+def skewed() -> list[Row]:
+    return [row for index, row in enumerate(tiny.table(600).rows) if row.label == 0 or index % 6 == 1]
+
+
+def test_labels_are_balanced_in_training_alone() -> None:
+    plain, even = prepared(skewed()), prepared(skewed(), prepare__balanced=True)
+    assert np.bincount(even.train.labels).tolist() == [min(np.bincount(plain.train.labels))] * 2
+    assert (even.test.texts, even.validation.texts) == (plain.test.texts, plain.validation.texts)
+    assert even.counts["sampled_out"] == plain.counts["kept"] - even.counts["kept"]
+    assert set(even.train.texts) <= set(plain.train.texts)
+
+
+def test_at_most_so_many_training_rows_of_a_label() -> None:
+    result = prepared(skewed(), prepare__max_rows_per_label=50)
+    assert np.bincount(result.train.labels).tolist() == [50, min(50, np.bincount(prepared(skewed()).train.labels)[1])]
+
+
+def test_each_text_keeps_its_source() -> None:
+    rows = [Row(row.text, row.label, None, source=("a", "b")[index % 3 == 0]) for index, row in enumerate(BASE)]
+    split = prepared(rows).train
+    assert set(split.sources) == {"a", "b"}
+    assert split.sources[0] == next(row.source for row in rows if row.text == split.texts[0])
+    assert prepared(BASE).train.sources == ()
+
+
+def test_a_trace_tells_what_was_dropped_even_when_training_refuses() -> None:
+    trace = Trace()
+    rows = [Row(LONG, 1), Row(LONG + "!", 1), Row("so so", 0), Row("so so", 1)]
+    with Progress(disable=True) as bars, pytest.raises(DataInvalid):
+        prepare(Table("t", "MIT", "test", tuple(rows)), tiny.recipe(), bars, trace)
+    assert trace.conflicting == ["so so"]
+    assert [{one.text, other.text} for one, other in trace.near] == [{LONG, LONG + "!"}]
+    assert trace.counts["near_duplicates"] == 1
+
+
+def test_the_fingerprint_of_joined_sources_knows_no_folder_either() -> None:
+    def joined(folder: str, **second: object) -> str:
+        sources = [{"source": "file", "path": f"{folder}/a.csv"}, {"source": "file", "path": "b.csv", **second}]
+        return prepared(BASE, data={"source": "joined", "sources": sources}).fingerprint
+
+    assert joined("/here") == joined("/there")
+    assert joined("/here", held_out=True) != joined("/here")
+    assert joined("/here") != prepared(BASE).fingerprint

@@ -86,6 +86,12 @@ def test_a_hub_recipe_for_imdb_as_in_the_readme(tmp_path: Path) -> None:
         ),
         ({"data__thresholds": {"positive": {}, "negative": {"at_most": 2}}}, "at_least, at_most or both"),
         ({"data__label_names": {"0": "bad"}}, "bad is not in labels"),
+        ({"prepare__transforms": ["stemming"]}, r"prepare\.transforms\.0: "),
+        ({"prepare__transforms": ["html", "html"]}, "prepare: transforms: the same step twice"),
+        ({"training__class_weights": {"negative": 1}}, "exactly one weight for each of labels"),
+        ({"training__class_weights": {"negative": 1, "positive": 0}}, r"training\.class_weights"),
+        ({"data": {"source": "joined", "sources": []}}, r"data\.sources: "),
+        ({"data": {"source": "joined", "sources": [{"source": "file"}]}}, r"data\.sources\.0\.path: is missing"),
         ({"training__rating_sharpness": 1}, "needs two labels and data.thresholds"),
     ],
 )
@@ -128,7 +134,7 @@ def test_every_field_is_described() -> None:
     sections = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
     for section in sections:
         for name, field in section.model_fields.items():
-            nested = name in {"source", "data", "encoder", "split", "training", "gate"}
+            nested = name in {"source", "data", "encoder", "prepare", "split", "training", "gate"}
             assert field.description or nested, f"{section.__name__}.{name} has no description"
 
 
@@ -136,3 +142,17 @@ def test_the_bundled_recipe_has_no_key_at_its_default_for_no_reason() -> None:
     """The file is what people copy: it must parse as plain TOML with nothing but known keys."""
     values = tomllib.loads((Path(module.__file__).parent / "recipes" / "sentiment.toml").read_text())
     assert set(values) <= set(Recipe.model_fields)
+
+
+def test_every_joined_file_starts_at_the_recipes_own_folder(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    head, _, tail = MINIMAL.partition('source = "file"\npath = "reviews.csv"')
+    sources = '[[data.sources]]\nsource = "file"\npath = "a.csv"\n[[data.sources]]\nsource = "file"\npath = "b.csv"\n'
+    path.write_text(f'{head}source = "joined"\n{sources}held_out = true\n{tail}')
+    recipe = load_recipe(path)
+    assert [source.path for source in recipe.sources if isinstance(source, FileData)] == [
+        tmp_path / "a.csv",
+        tmp_path / "b.csv",
+    ]
+    assert [source.held_out for source in recipe.sources] == [False, True]
+    assert load_recipe("sentiment").sources == (load_recipe("sentiment").data,)

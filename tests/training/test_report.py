@@ -1,6 +1,7 @@
 """The report shows everything that was measured, loads nothing, and says so where nothing was measured."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -119,3 +120,13 @@ def test_figures_are_written_for_people() -> None:
     assert shown(None) == "not measured"
     assert shown(Estimate(value=float("nan"), low=0, high=0)) == "not measured"
     assert megabytes(92_869) == "93 kB"
+
+
+def test_cleaning_and_sources_are_counted_where_there_are_any(page: str) -> None:
+    plain = findings()
+    train = replace(plain.prepared.train, sources=("a <b>", "c"))
+    prepared = replace(plain.prepared, train=train, transformed={"pii": 7_001}, masked={"email": 9_002})
+    shown_there = Page(render_report(findings(prepared=prepared))).text
+    for text in ("Cleaning steps", "7,001", "Personal data masked", "9,002", "Sources", "a <b>"):
+        assert text in shown_there
+        assert text not in Page(page).text

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifact.manifest import Limits, TensorSpec
+from artifact.manifest import Limits, TensorSpec, TextPreprocessing
 from inference.errors import BackendFailed, BadInput
 from inference.tasks.base import Prediction, Prepared
 from inference.tasks.text import normalize_text
@@ -103,3 +103,11 @@ def test_a_row_that_is_not_finite_fails_alone(task: TextClassification) -> None:
 def test_outputs_of_another_shape_are_the_backend_s_failure(task: TextClassification, shape: tuple[int, ...]) -> None:
     with pytest.raises(BackendFailed, match="shape"):
         task.decode({"logits": np.zeros(shape, dtype=np.float32)})
+
+
+def test_a_text_is_cleaned_as_the_manifest_says(tmp_path: Path) -> None:
+    _, manifest = publish_tiny(tmp_path)
+    steps = TextPreprocessing(normalization="transforms", transforms=("html", "stop_words"), stop_words=("the",))
+    task = TextClassification(manifest.model_copy(update={"preprocessing": steps}), tiny_tokenizer())
+    assert task.prepare("the <b>good</b> film", truncate=False) == task.prepare("good film", truncate=False)
+    assert task.prepare("The <br/>", truncate=True) == Prepared((), 0, blank=True)
