@@ -39,7 +39,7 @@ _BATCH_HANDICAP_SECONDS = 2.0
 _TOKENIZE_AT_MOST = 64
 # Share of a request's time that predicted waiting and computing may fill. The prediction knows nothing of parsing, the
 # event loop and other processes, and an answer that comes just after its deadline is work thrown away.
-_ADMISSIBLE_SHARE = 0.6
+_ADMISSIBLE_SHARE = 0.3
 # Stuck threads cannot be ended. With this many per worker the process is beyond repair and says so.
 _STUCK_PER_WORKER = 4
 
