@@ -62,22 +62,31 @@ def _read_packaged(recipe: Recipe, data: PackagedData, cache: Path, progress: Pr
 
 
 def _read_file(recipe: Recipe, data: FileData, progress: Progress) -> Table:
+    records = read_records(data.path, (data.text_column, data.label_column), field="data.path")
+    rows = _rows(records, recipe, progress, where=data.path.name)
+    return Table(data.path.name, "unknown", "local file", rows)
+
+
+def read_records(path: Path, columns: Sequence[str] | None = None, *, field: str) -> Iterator[Record]:
+    """The rows of a .csv, .tsv, .jsonl or .parquet file, of Parquet only `columns` where given.
+
+    `field` is what a message calls the path. Raises DataInvalid naming the line, SourceUnavailable.
+    """
     readers: dict[str, Callable[[Path], Iterator[Record]]] = {
         ".csv": lambda path: _read_delimited(path, ","),
         ".tsv": lambda path: _read_delimited(path, "\t"),
         ".jsonl": _read_jsonl,
-        ".parquet": lambda path: _read_parquet(path, (data.text_column, data.label_column)),
+        ".parquet": lambda path: _read_parquet(path, columns),
     }
-    reader = readers.get(data.path.suffix.lower())
+    reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise DataInvalid(f"{data.path.name}: the name must end in one of {', '.join(readers)}")
+        raise DataInvalid(f"{path.name}: the name must end in one of {', '.join(readers)}")
     try:
-        rows = _rows(reader(data.path), recipe, progress, where=data.path.name)
+        yield from reader(path)
     except UnicodeDecodeError as error:
-        raise DataInvalid(f"{data.path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise DataInvalid(f"{path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
-        raise SourceUnavailable(f"data.path {data.path}: {error.strerror or 'cannot be read'}") from error
-    return Table(data.path.name, "unknown", "local file", rows)
+        raise SourceUnavailable(f"{field} {path}: {error.strerror or 'cannot be read'}") from error
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Record]:
@@ -104,13 +113,14 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
             yield record
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            present = [column for column in columns if column in file.schema_arrow.names]
+            names = file.schema_arrow.names
+            present = names if columns is None else [column for column in columns if column in names]
             for batch in file.iter_batches(columns=present):
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
