@@ -9,7 +9,6 @@ from artifact.manifest import (
     CalibrationResult,
     Estimate,
     PerturbationResult,
-    SliceResult,
     TermPair,
 )
 from training.charts import Axes, Series, interval, line_chart
@@ -72,7 +71,7 @@ def _from_half(series: Sequence[Series]) -> tuple[float, float]:
 def assessment_sections(assessment: Assessment | None) -> Iterator[str]:
     """Slices, swapped terms, changed texts and calibration; "not measured" where there is no assessment."""
     nothing = f'<p class="none">{NOT_MEASURED}</p>'
-    yield section("Where it is weaker", _slices(assessment) if assessment else nothing)
+    yield section("Where it is weaker", _slices(assessment) if assessment and assessment.slices else nothing)
     yield section("Swapped terms", _bias(assessment.bias) if assessment and assessment.bias else nothing)
     robust = assessment.robustness if assessment else ()
     yield section("Changed texts", _robustness(robust) if robust else nothing)
@@ -179,8 +178,3 @@ def signed(estimate: Estimate | None) -> str:
 
 def _ends(estimates: Sequence[Estimate]) -> tuple[float, float]:
     return min(each.low for each in estimates), max(each.high for each in estimates)
-
-
-def slices_of_interest(slices: Sequence[SliceResult], most: int = 12) -> list[SliceResult]:
-    """The weakest slices, worst first, for a card that cannot hold them all."""
-    return sorted(slices, key=lambda each: each.accuracy.value)[:most]

@@ -87,10 +87,9 @@ def _shares(split: Split, labels: int) -> list[str]:
 def _lengths(lengths: Sequence[int]) -> str:
     if not lengths:
         return f"Tokens per text: {NOT_MEASURED}."
-    found = ", ".join(
-        f"{'longest' if share == 1 else f'{share:.0%} up to'} {int(np.quantile(lengths, share)):,}"
-        for share in _QUANTILES
-    )
+    names = ("50% up to", "90% up to", "99% up to", "longest")
+    values = np.quantile(lengths, _QUANTILES, method="inverted_cdf")
+    found = ", ".join(f"{name} {int(value):,}" for name, value in zip(names, values, strict=True))
     return f"Tokens per training text, special ones included, as this model's tokenizer counts: {found}."
 
 

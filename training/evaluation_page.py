@@ -8,7 +8,7 @@ from training.charts import Axes, Series, interval, line_chart
 from training.evaluation import Evaluated
 from training.evaluation_tables import comparison_sentences
 from training.folds import CrossValidation
-from training.page import METRICS, cards, page, section, shown, span, table
+from training.page import METRICS, NOT_MEASURED, cards, page, section, shown, span, table
 
 
 def render_model(found: Evaluated) -> str:
@@ -18,17 +18,21 @@ def render_model(found: Evaluated) -> str:
     if found.comparison and found.other:
         evaluations = {found.comparison.first: found.assessed.evaluation, found.comparison.second: found.other}
     worst = assessment.worst_slice
-    moved = max(assessment.bias, key=lambda each: each.max_movement)
+    moved = max(assessment.bias, key=lambda each: each.max_movement, default=None)
     boxes = cards(
         (
             ("accuracy", f"{assessment.metrics['accuracy'].value:.3f}", span(assessment.metrics["accuracy"])),
             ("rows", f"{assessment.rows:,}", assessment.data),
             (
                 "accuracy on the worst slice",
-                f"{worst.accuracy.value:.3f}" if worst else "not measured",
+                f"{worst.accuracy.value:.3f}" if worst else NOT_MEASURED,
                 f"{worst.by}: {worst.name}" if worst else "no slice has enough rows",
             ),
-            ("largest move by a swapped term", f"{moved.max_movement:.3f}", f"group: {moved.group}"),
+            (
+                "largest move by a swapped term",
+                f"{moved.max_movement:.3f}" if moved else NOT_MEASURED,
+                f"group: {moved.group}" if moved else "",
+            ),
         )
     )
     header = _header(f"{found.model} {assessment.variant}", f"On {assessment.data}.", boxes)

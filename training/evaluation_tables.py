@@ -97,7 +97,7 @@ def comparison_sentences(found: Comparison) -> Iterator[str]:
         f"{test.only_second_right:,}; p = {test.p_value:.3g}. Both give the same label on "
         f"{found.label_agreement:.1%} of the rows."
     )
-    yield f"{found.verdict[0].upper()}{found.verdict[1:]}."
+    yield f"So {found.verdict}."
     yield from (f"Note: {warning}." for warning in found.warnings)
 
 
