@@ -164,8 +164,9 @@ def _calibration(result: CalibrationResult) -> str:
     temperature = "not recorded" if result.temperature is None else f"{result.temperature:.3f}"
     rows = [(METRICS[name], shown(result.before.get(name)), shown(after)) for name, after in result.after.items()]
     return (
-        f"<p>Temperature in the weights: {temperature}. These rows would ask for {result.best_temperature:.3f} more, "
-        "where 1 asks for nothing.</p>" + table(("Metric", "Without it", "As served"), rows, kind="checks")
+        f"<p>Temperature in the weights: {temperature}. These rows ask for another "
+        f"{result.best_temperature:.3f}, where 1 asks for nothing.</p>"
+        + table(("Metric", "Without it", "As served"), rows, kind="checks")
     )
 
 

@@ -42,7 +42,7 @@ def _metrics(found: Evaluated) -> Iterator[RenderableType]:
 def _calibration(result: CalibrationResult) -> RenderableType:
     recorded = "not recorded" if result.temperature is None else f"{result.temperature:.3f}"
     rows = [[METRICS[name], shown(result.before.get(name)), shown(after)] for name, after in result.after.items()]
-    title = f"temperature {recorded}; these rows ask for {result.best_temperature:.3f} more"
+    title = f"temperature {recorded}; these rows ask for another {result.best_temperature:.3f}"
     return _table([title, "without it [95%]", "as served [95%]"], rows)
 
 

@@ -112,8 +112,9 @@ def file_rows(path: Path, reading: Reading) -> Rows:
             kept.append((text, label, record))
     if not kept:
         raise DataInvalid(f"{path.name}: no rows" if not total else f"{path.name}: every row has a neutral rating")
+    neutral = total - len(kept)
     return Rows(
-        name=path.name,
+        name=path.name + (f" ({neutral:,} rows with a neutral rating left out)" if neutral else ""),
         texts=tuple(text for text, _, _ in kept),
         labels=np.array([label for _, label, _ in kept], dtype=np.int64),
         columns=_columns([record for _, _, record in kept], reading),

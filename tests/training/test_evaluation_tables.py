@@ -22,7 +22,7 @@ def test_one_model() -> None:
     for figure in (
         "a:1 fp32 on 200 rows",
         "0.900 (0.850 to 0.940)",
-        "temperature 1.500; these rows ask for 1.020 more",
+        "temperature 1.500; these rows ask for another 1.020",
         "genre: horror | <b>",
         "The worst slice is genre: horror",
         "“About {term}.” cats 0.70, dogs 0.29 (positive)",

@@ -48,7 +48,9 @@ def test_labels_may_have_other_names_or_be_ratings(tmp_path: Path) -> None:
     )
     lines = [{"text": "a", "stars": value} for value in (1, "5", 3, "negative", True)]
     path = written(tmp_path, "\n".join(map(json.dumps, lines)), "rows.jsonl")
-    assert file_rows(path, reading).labels.tolist() == [0, 1, 0, 1]
+    rows = file_rows(path, reading)
+    assert rows.labels.tolist() == [0, 1, 0, 1]
+    assert rows.name == "rows.jsonl (1 rows with a neutral rating left out)"
 
 
 @pytest.mark.parametrize(
