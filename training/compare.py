@@ -92,8 +92,12 @@ def discordance(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np
     )
 
 
-def in_order(scores: Floats, own: Sequence[str], wanted: Sequence[str]) -> Floats:
-    """Columns of `scores`, labelled `own`, in the order `wanted`. Raises EvaluationInvalid for other labels."""
+def check_labels(own: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises EvaluationInvalid unless both are the same labels, in whatever order."""
     if sorted(own) != sorted(wanted):
         raise EvaluationInvalid(f"--against: its labels are {', '.join(own)}, not {', '.join(wanted)}")
+
+
+def in_order(scores: Floats, own: Sequence[str], wanted: Sequence[str]) -> Floats:
+    """Columns of `scores`, labelled `own`, in the order `wanted`, which holds the same labels."""
     return scores[:, [list(own).index(label) for label in wanted]]

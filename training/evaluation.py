@@ -14,14 +14,15 @@ from artifact.files import cache_dir, write_atomically
 from artifact.manifest import Manifest
 from artifact.repository import Artifact
 from inference.model import Model
+from inference.plan import find_variant
 from training.assess import Answers, Assessed, Questions, Rows, answer, assess, check_columns
 from training.bias import load_probes
-from training.compare import Comparison, compare, in_order
+from training.compare import Comparison, check_labels, compare, in_order
 from training.data import read_table
-from training.errors import RecipeInvalid, TrainingError
+from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
 from training.finetune import quiet, run_key
-from training.folds import CrossValidation, FoldPlan, FoldResult, cross_validate
+from training.folds import CrossValidation, FoldResult, check_folds, cross_validate
 from training.labelled import file_rows, held_out_rows, reading_for, recipe_of
 from training.page import shown
 from training.pipeline import progress_bars
@@ -83,6 +84,7 @@ def evaluate_model(artifact: Artifact, other: Artifact | None, asked: Asked, con
         perturbed_rows=asked.perturbed_rows,
         seed=asked.seed,
     )
+    _check_other(artifact.manifest, other, asked)
     with quiet(), progress_bars(console) as progress:
         rows = _rows(artifact.manifest, asked, progress)
         check_columns(rows, questions)
@@ -94,6 +96,16 @@ def evaluate_model(artifact: Artifact, other: Artifact | None, asked: Asked, con
             second = answer(model, rows.texts, progress)
             variant = model.variant.name
     return _compared(artifact, other, variant, assessed, second, rows, asked)
+
+
+def _check_other(manifest: Manifest, other: Artifact | None, asked: Asked) -> None:
+    """Before minutes of predicting: raises EvaluationInvalid for other labels, ArtifactNotFound for no such variant."""
+    if other is not None:
+        check_labels(other.manifest.labels, manifest.labels)
+        if asked.against_variant is not None:
+            find_variant(other.manifest, asked.against_variant)
+    elif asked.against_variant is not None:
+        raise EvaluationInvalid("--against-variant goes with --against")
 
 
 def _evaluated(artifact: Artifact, assessed: Assessed) -> Evaluated:
@@ -186,13 +198,13 @@ def evaluate_recipe(
 
     Raises what loading, preparing and fine-tuning raise.
     """
+    check_folds(folds)
     recipe = load_recipe(name_or_path)
     try:
         with quiet(), progress_bars(console) as progress:
             cache = cache_dir(os.environ)
             encoder = fetch_encoder(recipe.encoder, cache, progress)
             prepared = prepare(read_table(recipe, cache, progress), recipe, progress)
-            FoldPlan.of(prepared, recipe, folds)
             folder = run_dir or Path("runs") / recipe.name / f"folds-{run_key(recipe, prepared)[:16]}"
             with only_user(folder):
                 return cross_validate(

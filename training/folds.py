@@ -80,8 +80,7 @@ class FoldPlan:
     @classmethod
     def of(cls, prepared: Prepared, recipe: Recipe, folds: int) -> "FoldPlan":
         """Raises EvaluationInvalid for too few or too many folds."""
-        if not LEAST <= folds <= MOST:
-            raise EvaluationInvalid(f"--folds {folds}: must be from {LEAST} to {MOST}")
+        check_folds(folds)
         pool = _joined(prepared.train, prepared.validation)
         digests = [hashlib.sha256(text.encode()).digest() for text in pool.texts]
         share = recipe.split.validation / (recipe.split.validation + recipe.split.train)
@@ -97,6 +96,12 @@ class FoldPlan:
         """Rows to learn from, to choose by and to measure on."""
         held = self.fold == fold
         return ~held & ~self.validation, ~held & self.validation, held
+
+
+def check_folds(folds: int) -> None:
+    """Raises EvaluationInvalid for a number of folds that cannot be."""
+    if not LEAST <= folds <= MOST:
+        raise EvaluationInvalid(f"--folds {folds}: must be from {LEAST} to {MOST}")
 
 
 def cross_validate(
@@ -167,6 +172,7 @@ class _Job:
         )
 
     def _key(self, fold: int) -> str:
+        # Not the code, which the steps of a pipeline are keyed by: a fold is kept on the terms of a fine-tuning.
         return key_of(run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, self.folds, fold)
 
     def scores(self, fold: int, steps: Steps) -> Floats:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.compare import compare, discordance, in_order
+from training.compare import check_labels, compare, discordance, in_order
 from training.errors import EvaluationInvalid
 
 NAMES = ("negative", "positive")
@@ -47,4 +47,5 @@ def test_columns_follow_the_labels() -> None:
     scores = np.array([[0.1, 0.2, 0.7]])
     assert in_order(scores, ["a", "b", "c"], ["c", "a", "b"]).tolist() == [[0.7, 0.1, 0.2]]
     with pytest.raises(EvaluationInvalid, match="its labels are a, b, c, not a, b"):
-        in_order(scores, ["a", "b", "c"], ["a", "b"])
+        check_labels(["a", "b", "c"], ["a", "b"])
+    check_labels(["a", "b"], ["b", "a"])

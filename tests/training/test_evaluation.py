@@ -1,6 +1,7 @@
 """training/evaluation.py: a published model on a file and on its own test split, two models, and a recipe in folds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tests.training import tiny
 from training.data import read_table
 from training.errors import DataInvalid, EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluation import Asked, evaluate_model, evaluate_recipe, write_page
+from training.evaluation_page import render_model
+from training.evaluation_tables import model_tables
 from training.pipeline import public_recipe
 from training.prepare import prepare
 from training.recipe import load_recipe
@@ -67,6 +70,24 @@ def test_two_models_are_compared_on_the_same_rows(artifact: Artifact, file: Path
     assert found.comparison.warnings == ()
 
 
+def test_other_labels_cannot_be_compared(artifact: Artifact, file: Path) -> None:
+    labels = {"labels": ("bad", "good")}
+    stranger = replace(artifact, manifest=artifact.manifest.model_copy(update=labels))
+    with pytest.raises(EvaluationInvalid, match="--against: its labels are bad, good, not negative, positive"):
+        evaluate_model(artifact, stranger, Asked(data=file), QUIET)
+
+
+@pytest.mark.parametrize("rows", [1, 10])
+def test_a_few_rows_of_one_label_are_measured_as_far_as_they_go(artifact: Artifact, tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "few.csv"
+    path.write_text("text,label\n" + "a good film,positive\n" * rows)
+    found = evaluate_model(artifact, artifact, Asked(data=path), QUIET)
+    assert "roc_auc" not in found.assessed.assessment.metrics
+    assert found.assessed.assessment.worst_slice is None
+    assert "not measured" in render_model(found)
+    assert list(model_tables(found))
+
+
 def project(home: Path) -> tuple[Artifact, Path]:
     """An artifact that says it was trained by the recipe in `home`."""
     home.mkdir(exist_ok=True)
@@ -101,6 +122,10 @@ def test_what_cannot_be_evaluated_says_what_to_give(artifact: Artifact, file: Pa
         evaluate_model(artifact, None, Asked(data=file, recipe="absent.toml"), QUIET)
     with pytest.raises(ArtifactNotFound, match="no variant 'int4'"):
         evaluate_model(artifact, None, Asked(data=file, variant="int4"), QUIET)
+    with pytest.raises(ArtifactNotFound, match="no variant 'int4'"):
+        evaluate_model(artifact, artifact, Asked(data=file, against_variant="int4"), QUIET)
+    with pytest.raises(EvaluationInvalid, match="--against-variant goes with --against"):
+        evaluate_model(artifact, None, Asked(data=file, against_variant="fp32"), QUIET)
     with pytest.raises(EvaluationInvalid, match="--group nothing"):
         evaluate_model(artifact, None, Asked(data=file, groups=("nothing",)), QUIET)
     with pytest.raises(EvaluationInvalid, match=r"probes .*: No such file"):

@@ -70,18 +70,22 @@ def test_rows_a_change_leaves_alone_do_not_count() -> None:
 
 
 def test_the_seed_decides_the_sample_and_the_changes() -> None:
-    def asked(seed: int) -> list[str]:
+    def asked(seed: int, texts: Sequence[str] = TEXTS, at_most: int = 10) -> list[str]:
         seen: list[str] = []
 
         def remember(texts: Sequence[str]) -> Floats:
             seen.extend(texts)
             return steady(texts)
 
-        measure_robustness(TEXTS, LABELS, steady(TEXTS), remember, at_most=10, seed=seed)
+        measure_robustness(texts, LABELS[: len(texts)], steady(texts), remember, at_most=at_most, seed=seed)
         return seen
 
     assert asked(1) == asked(1)
     assert asked(1) != asked(2)
+    # A row is changed alike whatever the other rows are, and not as another row is.
+    alone, all_rows = asked(1, TEXTS[:1], 99), asked(1, TEXTS, 99)
+    assert set(alone) <= set(all_rows)
+    assert set(all_rows).isdisjoint(asked(2, TEXTS[:1], 99)[:1])
 
 
 def test_nothing_is_changed_when_not_asked() -> None:
