@@ -2,13 +2,12 @@
 
 from html import escape
 
-from artifact.manifest import Estimate
 from training.assess_page import assessment_sections, evaluation_plots, metrics_table
-from training.charts import Axes, Series, interval, line_chart
+from training.charts import interval
 from training.evaluation import Evaluated
 from training.evaluation_tables import comparison_sentences
 from training.folds import CrossValidation
-from training.page import METRICS, NOT_MEASURED, cards, page, section, shown, span, table
+from training.page import METRICS, NOT_MEASURED, cards, page, section, shown, span, stacked, table
 
 
 def render_model(found: Evaluated) -> str:
@@ -73,35 +72,27 @@ def render_folds(found: CrossValidation) -> str:
         "Mean over the folds",
         "<p>Folds share most of their training rows, so the interval is the corrected one of Nadeau and Bengio "
         "(2003).</p>"
-        + table(
-            ("Metric", "Mean", ""),
-            [_mean_row(key, found.mean[key]) for key in METRICS if key in found.mean],
-            kind="metrics",
-        ),
+        + table(("Metric", "Mean"), [(escape(METRICS[key]), shown(found.mean[key])) for key in _names(found)]),
     )
     return page(f"{found.recipe}: cross-validation", header + means + section("Fold by fold", _folds(found)))
 
 
-def _mean_row(key: str, mean: Estimate) -> tuple[str, str, str]:
-    return escape(METRICS[key]), shown(mean), interval(mean.value, mean.low, mean.high, (mean.low, mean.high))
+def _names(found: CrossValidation) -> list[str]:
+    return [key for key in METRICS if key in found.mean]
 
 
 def _folds(found: CrossValidation) -> str:
-    names = [key for key in METRICS if key in found.mean]
+    accuracies = [fold.metrics["accuracy"] for fold in found.folds]
+    ends = (min(each.low for each in accuracies), max(each.high for each in accuracies))
     rows = [
         (
             str(fold.fold),
             f"{fold.train_rows:,}",
             f"{fold.rows:,}",
-            *(shown(fold.metrics.get(key)) for key in names),
+            *(stacked(fold.metrics.get(key)) for key in _names(found)),
+            interval(accuracy.value, accuracy.low, accuracy.high, ends),
         )
-        for fold in found.folds
+        for fold, accuracy in zip(found.folds, accuracies, strict=True)
     ]
-    points = [(float(fold.fold), fold.metrics["accuracy"].value) for fold in found.folds]
-    least, most = min(y for _, y in points), max(y for _, y in points)
-    axes = Axes("fold", "accuracy", y_span=(max(0.0, least - 0.02), min(1.0, most + 0.02)))
-    chart = line_chart("Accuracy by fold", axes, [Series("accuracy", points, "c0", marks=True)])
-    return (
-        table(("Fold", "Trained on", "Rows", *(escape(METRICS[key]) for key in names)), rows, kind="counts")
-        + f'<div class="figures">{chart}</div>'
-    )
+    head = ("Fold", "Trained on", "Rows", *(escape(METRICS[key]) for key in _names(found)), "Accuracy")
+    return table(head, rows, kind="metrics")

@@ -48,6 +48,12 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{size / 1e3:.0f} kB"
 
 
+def stacked(estimate: Estimate | None) -> str:
+    """The value, and its interval in small letters below."""
+    value, _, rest = shown(estimate).partition(" (")
+    return f"{value}<small>{rest.rstrip(')')}</small>" if rest else value
+
+
 def span(estimate: Estimate) -> str:
     """`95% interval 0.850 to 0.891`."""
     return f"95% interval {estimate.low:.3f} to {estimate.high:.3f}"

@@ -12,12 +12,12 @@ from typing import Final
 
 import numpy as np
 
-from artifact.manifest import Estimate, Manifest, VariantResult
+from artifact.manifest import Manifest, VariantResult
 from training.assess_page import assessment_sections, evaluation_plots, metrics_table
 from training.charts import Axes, Series, bar_chart, line_chart
 from training.evaluate import Evaluation
 from training.finetune import FineTuned
-from training.page import NOT_MEASURED, badge, cards, figure, megabytes, page, section, shown, span, table
+from training.page import NOT_MEASURED, badge, cards, figure, megabytes, page, section, span, stacked, table
 from training.prepare import Prepared, Split
 from training.recipe import Recipe
 from training.sources import EncoderFolder
@@ -204,18 +204,12 @@ def _gate_row(result: VariantResult, kind: str) -> list[str]:
 def _gate_figures(result: VariantResult) -> list[str]:
     return [
         megabytes(result.bytes),
-        _stacked(result.metrics.get("accuracy")),
+        stacked(result.metrics.get("accuracy")),
         f"{100 * result.label_agreement:.1f}%",
         f"{result.max_score_difference:.2g} / {result.mean_score_difference:.2g}",
         f"{result.neighbour_max_score_difference:.2g}",
         f"{result.neighbour_label_flips:,}",
     ]
-
-
-def _stacked(estimate: Estimate | None) -> str:
-    """The value, and its interval in small letters below."""
-    value, _, rest = shown(estimate).partition(" (")
-    return f"{value}<small>{rest.rstrip(')')}</small>" if rest else value
 
 
 def _checks(result: VariantResult) -> str:

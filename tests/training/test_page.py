@@ -1,7 +1,7 @@
 """training/page.py: what pages are made of, and that text from outside stays text."""
 
 from artifact.manifest import Estimate
-from training.page import badge, cards, confusion, figure, megabytes, page, section, shown, span, table
+from training.page import badge, cards, confusion, figure, megabytes, page, section, shown, span, stacked, table
 
 
 def test_a_page_allows_no_request() -> None:
@@ -28,6 +28,8 @@ def test_shares_of_a_row_without_counts_are_nothing() -> None:
 def test_figures_for_people() -> None:
     estimate = Estimate(value=0.8714, low=0.85, high=0.8905)
     assert shown(estimate) == "0.871 (0.850 to 0.890)"
+    assert stacked(estimate) == "0.871<small>0.850 to 0.890</small>"
+    assert stacked(None) == "not measured"
     assert span(estimate) == "95% interval 0.850 to 0.890"
     assert megabytes(1_500_000) == "1.5 MB"
     assert '<th scope="row">a</th><td>b</td>' in table(("x", "y"), [("a", "b")])
