@@ -275,8 +275,19 @@ def _limits(findings: Findings, published: Manifest) -> str:
     return (
         f"{findings.recipe.card.limits.rstrip()}{' ' if findings.recipe.card.limits else ''}"
         f"{seen if longest else ''}A score is the model's confidence; its calibration error on the test split is "
-        f"{shown(calibration)}. {neutral}Alone and in any batch a text gets the same answer, within "
-        f"{_moved(published):.1g}."
+        f"{shown(calibration)}. {neutral}{_movement(published.assessment)}Alone and in any batch a text gets the same "
+        f"answer, within {_moved(published):.1g}."
+    )
+
+
+def _movement(assessment: Assessment | None) -> str:
+    """The group of people whose terms move scores the most."""
+    most = max(assessment.bias, key=lambda each: each.max_movement, default=None) if assessment else None
+    if most is None:
+        return ""
+    return (
+        f"Exchanging one term for another in a neutral sentence moved a score by up to {most.max_movement:.2f} "
+        f"({_cell(most.group)}). "
     )
 
 

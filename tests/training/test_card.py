@@ -65,6 +65,7 @@ def test_an_assessment_fills_the_tables() -> None:
     assert "| pets | 0.200 | 0.412 | 1 of 1 | “About {term}.” cats 0.70, dogs 0.29 (positive) |" in body
     assert "| typos | 190 | 0.900 (0.850 to 0.940) | 0.610 (0.500 to 0.710) | 0.300 (0.200 to 0.400) |" in body
     assert "temperature of 1.500" in body
+    assert "neutral sentence moved a score by up to 0.41 (pets)." in body
     assert "without it 0.090 (0.070 to 0.110), with it 0.040 (0.030 to 0.060)" in body
 
 

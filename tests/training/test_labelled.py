@@ -73,6 +73,15 @@ def test_a_file_that_cannot_be_used_says_where_and_never_what(tmp_path: Path, co
     assert caught.value.message == said
 
 
+def test_true_and_false_are_no_ratings() -> None:
+    reading = Reading("text", "label", ("n", "p"), bands={"n": Band(at_most=-1), "p": Band(at_least=1)})
+    assert reading.label(1) == 1
+    with pytest.raises(ValueError, match="not a label"):
+        reading.label(True)
+    with pytest.raises(ValueError, match="not a label"):
+        reading.label("nan")
+
+
 def test_only_neutral_ratings_are_no_rows(tmp_path: Path) -> None:
     reading = Reading("text", "label", ("n", "p"), bands={"n": Band(at_most=-1), "p": Band(at_least=1)})
     with pytest.raises(DataInvalid, match="every row has a neutral rating"):
