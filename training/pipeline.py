@@ -1,6 +1,6 @@
 """`slipway train`: from a recipe to a published artifact, step by step, each step resumable.
 
-    fetch -> prepare -> baseline -> fine-tune -> evaluate -> export -> gate -> publish
+    fetch -> prepare -> baseline -> fine-tune -> evaluate -> export -> gate -> assess -> publish
 
     <run_dir>/fine-tune/    checkpoints and the best model (training/finetune.py)
     <run_dir>/export/       every candidate file, published or not
@@ -32,23 +32,28 @@ from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
 from artifact.files import cache_dir, record, write_atomically
-from artifact.manifest import GOLDEN, FileRecord, GateResult, Limits, Manifest, Provenance
+from artifact.manifest import GOLDEN, Assessment, FileRecord, GateResult, Limits, Manifest, Provenance
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
 from inference.layout import read_cpu
+from inference.model import Model
+from training.assess import Questions, assess, worst_sentence
 from training.baseline import train_baseline
 from training.card import render_card
 from training.data import read_table
+from training.data_card import render_data_card
 from training.errors import GateRefused, TrainingError
 from training.evaluate import Evaluation, evaluate, softmax
 from training.export import Export, export_model
 from training.finetune import FineTuned, fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
+from training.labelled import rows_of
+from training.page import shown
 from training.prepare import Prepared, cleaned_as, prepare
 from training.progress import progress_on
 from training.recipe import Recipe, load_recipe, with_paths
 from training.reference import reference_of
-from training.report import Findings, beats_baseline, render_report, shown
+from training.report import Findings, beats_baseline, render_report
 from training.sources import EncoderFolder, fetch_encoder
 from training.steps import Steps, key_of, only_user, source_key
 
@@ -64,6 +69,8 @@ _LIBRARIES: Final = (
 )
 _NO_RECORD: Final = FileRecord(sha256="0" * 64, bytes=0)
 _TITLE_WIDTH: Final = 10
+# Copies for five changes each: a few seconds for a small model. `slipway evaluate` takes more.
+_PERTURBED_ROWS: Final = 200
 
 
 class Published(BaseModel):
@@ -166,7 +173,10 @@ class _Run:
         export = self._export(tuned, weights)
         draft = self._with_reference(self._draft(tuned, export, evaluation, baseline), scores)
         verdict, gate_key = self._gate(draft, export, scores)
-        findings = self._findings(tuned, export, evaluation, baseline, _judged(draft, verdict))
+        judged = _judged(draft, verdict)
+        if verdict.passed:
+            judged = judged.model_copy(update={"assessment": self._assess(judged, gate_key, tuned.temperature)})
+        findings = self._findings(tuned, export, evaluation, baseline, judged)
         self._report(findings)
         if not verdict.passed:
             raise GateRefused(f"{verdict.reasons()}; nothing was published, {self._folder / 'report.html'} tells more")
@@ -303,6 +313,25 @@ class _Run:
                 self._line.console.print(f"  [yellow]{result.name} is not published:[/yellow] {result.reason}")
         return self._steps.save("gate", key, Verdict, verdict), key
 
+    def _assess(self, judged: Manifest, gate_key: str, temperature: float) -> Assessment:
+        """Where the default variant is weaker, for whom, and under what changes, through the serving code."""
+        key = key_of(gate_key, temperature)
+        found = self._steps.load("assess", key, Assessment)
+        if found is not None:
+            self._line.say("assess", worst_sentence(found))
+            return found
+        folder, variant = self._folder / "export", judged.variants[0]
+        with self._line.timed("assess") as said:
+            model = Model.open(Artifact(folder, judged, ""), variant=variant.name)
+            try:
+                questions = Questions(perturbed_rows=_PERTURBED_ROWS)
+                rows = rows_of(self._prepared)
+                found = assess(model, rows, questions, self._line.progress, temperature=temperature).assessment
+            finally:
+                model.close()
+            said.append(worst_sentence(found))
+        return self._steps.save("assess", key, Assessment, found)
+
     def _findings(
         self, tuned: FineTuned, export: Export, evaluation: Evaluation, baseline: Evaluation, judged: Manifest
     ) -> Findings:
@@ -330,7 +359,7 @@ class _Run:
         self, findings: Findings, verdict: Verdict, repository: Path, gate_key: str, *, promote: bool
     ) -> Artifact:
         """Publish once: a run that finds its own artifact in place leaves it there."""
-        key = key_of(gate_key, str(repository.resolve()))
+        key = key_of(gate_key, self._recipe.card.model_dump(mode="json"), str(repository.resolve()))
         if (artifact := _intact(self._steps.load("published", key, Published))) is not None:
             if promote:
                 Repository(repository).set_alias(artifact.manifest.name, PRODUCTION, artifact.manifest.version)
@@ -351,6 +380,7 @@ class _Run:
         for name in (*weights, manifest.preprocessing.tokenizer, GOLDEN):
             shutil.copyfile(self._folder / "export" / name, staged / name)
         (staged / "MODEL_CARD.md").write_text(render_card(findings, manifest), encoding="utf-8")
+        (staged / "DATA_CARD.md").write_text(render_data_card(findings), encoding="utf-8")
         (staged / "report.html").write_text(render_report(findings), encoding="utf-8")
 
 

@@ -186,6 +186,18 @@ class GateSection(_Part):
     min_accuracy_difference: float | None = Field(None, ge=-1, le=0, description="Lower bound, as a fraction.")
 
 
+class CardSection(_Part):
+    """What only a person can say, for MODEL_CARD.md and DATA_CARD.md. What is left out reads "not stated"."""
+
+    intended_use: str = Field("", max_length=5000, description="What the model is for, and who should use it.")
+    out_of_scope: str = Field("", max_length=5000, description="What it must not be used for.")
+    limits: str = Field("", max_length=5000, description="Weaknesses that no measurement of ours shows.")
+    collection: str = Field("", max_length=5000, description="How the data was collected and labelled, by whom.")
+    data_licence: str = Field("", max_length=200, description="Licence of the data, where its source states none.")
+    language: str = Field("", max_length=100, description="Language of the texts, as a BCP 47 tag such as en or de-AT.")
+    contact: str = Field("", max_length=500, description="Who answers questions.")
+
+
 class Recipe(_Part):
     """The whole recipe."""
 
@@ -200,6 +212,7 @@ class Recipe(_Part):
     split: SplitFractions = SplitFractions()
     training: TrainingSection = TrainingSection()
     gate: GateSection = GateSection()
+    card: CardSection = CardSection()
 
     @model_validator(mode="after")
     def _labels_make_sense(self) -> Self:
