@@ -10,6 +10,7 @@ needs none of the training libraries. What a command finds goes to stdout, what 
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from inference.engines import Report
     from inference.model import Model
     from inference.ticket import Ticket
+    from training.reproduce import Check, Repeat
 
 FAILED, WRONG_USAGE = 1, 2
 _GROUP: Final = 128  # inputs on their way at once: enough to fill batches, few enough to hold in memory
@@ -160,7 +162,9 @@ def slipway(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)],
+    recipe: Annotated[
+        str | None, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)
+    ] = None,
     repository: RepositoryFolder = Path("models"),
     promote: Annotated[
         bool, typer.Option("--promote", help="Make the new version `production`. The first version always is.")
@@ -168,12 +172,67 @@ def train(
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints and the report; a run found there goes on.")
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Repeat this published model, NAME:VERSION or NAME@ALIAS, and compare."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="With --from: where the local table lies now.")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="With --from: where the local encoder lies now.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --from: one JSON document instead of tables.")] = False,
 ) -> int:
-    """Train a model, put it through the gate, and publish it as the next version."""
-    with _extra("train", "train"):
-        from training.pipeline import run_cli
+    """Train a model, put it through the gate, and publish it as the next version.
 
-        return run_cli(recipe, repository=repository, promote=promote, run_dir=run_dir)
+    With --from nothing is published: the model is trained again from its own manifest, and the exit status is 0 when
+    it came out the same, 1 when it did not.
+    """
+    if (recipe is None) == (source is None):
+        raise WrongUsage("give a recipe, or --from with the model to repeat (see slipway train --help)")
+    if source is None and (data or encoder or as_json):
+        raise WrongUsage("--data, --encoder and --json go with --from")
+    if source is not None and promote:
+        raise WrongUsage("--from publishes nothing, so there is nothing to --promote")
+    with _extra("train", "train"):
+        if recipe is not None:
+            from training.pipeline import run_cli
+
+            return run_cli(recipe, repository=repository, promote=promote, run_dir=run_dir)
+        from training.reproduce import repeat
+
+        found = repeat(_open(repository, *_parse(str(source))), run_dir, data=data, encoder=encoder)
+    return _report_repeat(found, as_json=as_json)
+
+
+def _report_repeat(found: "Repeat", *, as_json: bool) -> int:
+    """Whether a repeated model came out the same, and what was not as it had been."""
+    if as_json:
+        _write_json(asdict(found) | {"verdict": found.verdict}, indent=2)
+    else:
+        for checks in filter(None, (found.outcome, found.differences)):
+            _console().print(_table(["", "published", "now", ""], [_check_cells(check) for check in checks]))
+        _console().print(_repeat_sentence(found), markup=False, soft_wrap=True)
+    return FAILED if found.verdict == "different" else 0
+
+
+def _check_cells(check: "Check") -> list[str]:
+    """A check for a table: of a digest its first sixteen digits."""
+    shown = [re.sub(r"\b([0-9a-f]{16})[0-9a-f]{24,48}\b", r"\1...", fact) for fact in (check.published, check.now)]
+    return [check.name, *shown, {True: "same", False: "differs", None: ""}[check.same]]
+
+
+def _repeat_sentence(found: "Repeat") -> str:
+    others = ", ".join(each.name for each in found.differences)
+    if not found.outcome:
+        return f"{found.model} was not trained again; what differs: {others}"
+    if found.verdict == "different":
+        suspects = f"what else differs: {others}" if others else "nothing that is recorded explains it"
+        missed = ", ".join(each.name for each in found.outcome if each.same is False)
+        return f"{found.model} came out different: {missed}; {suspects}"
+    how = (
+        "the same, bit for bit"
+        if found.verdict == "identical"
+        else "with the same answers; its manifest has no digest of the weights to compare"
+    )
+    return f"{found.model} came out {how}" + (f", although these differ: {others}" if others else "")
 
 
 @app.command()

@@ -65,7 +65,8 @@ class CurvePoint(BaseModel):
 class FineTuned(BaseModel):
     """A finished run. Tokens count the special ones; quantiles are those of the training split, uncut.
 
-    `temperature` is what the best checkpoint's logits were divided by, 1 where nothing was.
+    `temperature` is what the best checkpoint's logits were divided by, 1 where nothing was. `threads` is what torch
+    computed with; 0 in runs of before it was kept.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,6 +74,7 @@ class FineTuned(BaseModel):
     model_dir: Path
     encoder_name: str
     precision: Precision
+    threads: int = 0
     seconds: float
     steps: int
     best_step: int
@@ -100,7 +102,7 @@ def fine_tune(
     """
     with quiet():
         try:
-            key = f"{run_key(recipe, prepared)} {_weights_digest(encoder.path)}"
+            key = f"{run_key(recipe, prepared)} {weights_digest(encoder.path)}"
             if (done := _finished(run_dir, key)) is not None:
                 return done
             return _Job(recipe, prepared, encoder, run_dir, progress).run(key)
@@ -117,6 +119,24 @@ def run_key(recipe: Recipe, prepared: Prepared) -> str:
         "training": recipe.training.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the SHA-256 of each safetensors file in `folder`. Raises OSError."""
+    hasher = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            hasher.update(hashlib.file_digest(stream, "sha256").digest())
+    return hasher.hexdigest()
+
+
+def encoder_digest(folder: Path) -> str:
+    """SHA-256 over an encoder's configuration, tokenizer and weights: what decides a model. Raises OSError."""
+    hasher = hashlib.sha256(weights_digest(folder).encode())
+    for name in ("config.json", "tokenizer.json", "vocab.txt"):
+        if (path := folder / name).is_file():
+            hasher.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return hasher.hexdigest()
 
 
 def load_model(model_dir: Path, attention: Attention | None = "eager") -> transformers.PreTrainedModel:
@@ -286,6 +306,7 @@ class _Job:
             model_dir=self._run_dir / "model",
             encoder_name=self._encoder.name,
             precision=run.precision,
+            threads=torch.get_num_threads(),
             seconds=seconds,
             steps=trainer.state.global_step,
             best_step=_step_of(Path(best)) if best else trainer.state.global_step,
@@ -560,15 +581,6 @@ def _finished(run_dir: Path, key: str) -> FineTuned | None:
         if run.key == key:
             return result.model_copy(update={"model_dir": run_dir / "model"})
     return None
-
-
-def _weights_digest(folder: Path) -> str:
-    """A local encoder may change under the same name."""
-    hasher = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            hasher.update(hashlib.file_digest(stream, "sha256").digest())
-    return hasher.hexdigest()
 
 
 def _checkpoints(run_dir: Path) -> list[Path]:

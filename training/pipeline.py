@@ -42,7 +42,17 @@ from training.data import read_table
 from training.errors import GateRefused, TrainingError
 from training.evaluate import Evaluation, evaluate, softmax
 from training.export import Export, export_model
-from training.finetune import FineTuned, fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
+from training.finetune import (
+    FineTuned,
+    encoder_digest,
+    fine_tune,
+    load_model,
+    load_tokenizer,
+    predict_logits,
+    quiet,
+    run_key,
+    weights_digest,
+)
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
 from training.prepare import Prepared, prepare
 from training.recipe import FileData, Recipe, load_recipe
@@ -100,8 +110,8 @@ def train(
     tightened(recipe.gate)
     console = console or Console(stderr=True, highlight=False)
     try:
-        with quiet(), _progress(console) as progress:
-            line = _Line(recipe, cache or cache_dir(os.environ), console, progress)
+        with quiet(), progress_bars(console) as progress:
+            line = Line(recipe, cache or cache_dir(os.environ), console, progress)
             encoder, prepared = line.fetch_and_prepare()
             folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
             with only_user(folder):
@@ -110,7 +120,8 @@ def train(
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
 
 
-def _progress(console: Console) -> Progress:
+def progress_bars(console: Console) -> Progress:
+    """The bars of every long step, gone when it is over."""
     return Progress(
         TextColumn("  {task.description}"),
         BarColumn(),
@@ -123,7 +134,7 @@ def _progress(console: Console) -> Progress:
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """What every step needs."""
 
     recipe: Recipe
@@ -160,7 +171,7 @@ class _Line:
 class _Run:
     """One run over prepared data, in its own folder."""
 
-    def __init__(self, line: _Line, encoder: EncoderFolder, prepared: Prepared, folder: Path) -> None:
+    def __init__(self, line: Line, encoder: EncoderFolder, prepared: Prepared, folder: Path) -> None:
         self._line = line
         self._recipe = line.recipe
         self._encoder = encoder
@@ -253,7 +264,7 @@ class _Run:
             variants=export.variants,
             length_quantiles=tuned.length_quantiles,
             files=files | {GOLDEN: _NO_RECORD, export.preprocessing.tokenizer: _NO_RECORD},
-            provenance=self._provenance(),
+            provenance=self._provenance(tuned),
             gate=GateResult(
                 passed=False,
                 test_rows=evaluation.rows,
@@ -269,7 +280,7 @@ class _Run:
         tokenizer = Tokenizer.from_file(str(self._folder / "export" / draft.preprocessing.tokenizer))
         return draft.model_copy(update={"reference": reference_of(draft, tokenizer, self._prepared.test.texts, scores)})
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self, tuned: FineTuned) -> Provenance:
         return Provenance(
             created=datetime.now(UTC),
             recipe=public_recipe(self._recipe),
@@ -280,6 +291,10 @@ class _Run:
             libraries=libraries(),
             git_commit=git_commit(ROOT),
             platform=platform.platform(),
+            encoder_digest=encoder_digest(self._encoder.path),
+            weights_digest=weights_digest(tuned.model_dir),
+            precision=tuned.precision,
+            threads=tuned.threads,
         )
 
     def _gate(self, draft: Manifest, export: Export, scores: Floats) -> tuple[Verdict, str]:
