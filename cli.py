@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from inference.model import Model
     from inference.ticket import Ticket
     from training.reproduce import Check, Repeat
+    from training.tune_report import Tuned
 
 FAILED, WRONG_USAGE = 1, 2
 _GROUP: Final = 128  # inputs on their way at once: enough to fill batches, few enough to hold in memory
@@ -233,6 +234,51 @@ def _repeat_sentence(found: "Repeat") -> str:
         else "with the same answers; its manifest has no digest of the weights to compare"
     )
     return f"{found.model} came out {how}" + (f", although these differ: {others}" if others else "")
+
+
+@app.command()
+def tune(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all. Default: tune.trials of the recipe.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at once, each in a process of its own.")] = 1,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the study; one found there goes on. Default: below runs.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Look for better values of a recipe's fields; the best trial becomes a recipe file.
+
+    The recipe's `[tune]` section says what to search and how. The same command goes on with a study that was killed,
+    and a greater --trials adds to one that is over.
+    """
+    with _extra("tune", "train"):
+        from training.recipe import load_recipe
+        from training.tune import tune as run
+
+        found = run(load_recipe(recipe), run_dir, trials=trials, jobs=jobs)
+    if as_json:
+        _write_json(json.loads(json.dumps(asdict(found), default=str)), indent=2)
+        return 0
+    _console().print(_trials_table(found))
+    _console().print(f"{found.recipe}", markup=False, soft_wrap=True)
+    _talk(f"best: trial {found.best.number}; slipway train {found.recipe}; plots in {found.folder / 'report.html'}")
+    return 0
+
+
+def _trials_table(found: "Tuned") -> object:
+    """Every trial; the best, and with two objectives those that no other beats, with a star."""
+    names = list(dict.fromkeys(name for trial in found.trials for name in trial.values))
+    rows = []
+    for trial in found.trials:
+        latency = "" if trial.latency_seconds is None else f"{trial.latency_seconds * 1e3:.1f}"
+        quality = "" if trial.quality is None else f"{trial.quality:.4f}"
+        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
+        star = "* " if trial.number in found.front else ""
+        rows.append([f"{star}{trial.number}", trial.state, quality, latency, f"{trial.seconds:.0f}", *values])
+    columns = ["trial", "state", found.objective, "ms a text", "seconds"]
+    return _table([*columns, *(name.rpartition(".")[2] for name in names)], rows)
 
 
 @app.command()

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from training.errors import FineTuneFailed, SourceUnavailable
+from training.errors import FineTuneFailed, RecipeInvalid, SourceUnavailable
 from training.evaluate import softmax
 from training.prepare import Prepared, Split
 from training.recipe import Recipe, TrainingSection
@@ -47,6 +47,18 @@ _QUANTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "max": 100}
 _UNBOUNDED_TOKENS: Final = 100_000
 _FALLBACK_TOKENS: Final = 512
 _BF16_WORTH_IT: Final = 1.15
+_SGD_MOMENTUM: Final = 0.9
+# Fields of [training] that the first runs did not have.
+_LATER: Final = frozenset({"optimizer", "dropout", "frozen_layers", "encoder_layers"})
+# What encoders call their dropout rates.
+_DROPOUTS: Final = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "attention_dropout",
+    "seq_classif_dropout",
+)
 
 
 class CurvePoint(BaseModel):
@@ -93,19 +105,25 @@ class _Run(BaseModel):
 
 
 def fine_tune(
-    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path, progress: Progress
+    recipe: Recipe,
+    prepared: Prepared,
+    encoder: EncoderFolder,
+    run_dir: Path,
+    progress: Progress,
+    callbacks: Sequence[transformers.TrainerCallback] = (),
 ) -> FineTuned:
     """Train, keep the best checkpoint, and leave it in `run_dir`/model; go on where a killed run stopped.
 
-    Raises FineTuneFailed when the loss is not a number or the disk refuses, SourceUnavailable when the encoder
-    cannot be loaded.
+    `callbacks` watch the Trainer and may stop it; a run found finished calls none. Raises FineTuneFailed when the loss
+    is not a number or the disk refuses, SourceUnavailable when the encoder cannot be loaded, RecipeInvalid when it has
+    fewer layers than the recipe wants.
     """
     with quiet():
         try:
             key = f"{run_key(recipe, prepared)} {weights_digest(encoder.path)}"
             if (done := _finished(run_dir, key)) is not None:
                 return done
-            return _Job(recipe, prepared, encoder, run_dir, progress).run(key)
+            return _Job(recipe, prepared, encoder, run_dir, progress, callbacks).run(key)
         except OSError as error:
             raise FineTuneFailed(f"training in {run_dir}: {error.strerror or error}") from error
 
@@ -116,9 +134,16 @@ def run_key(recipe: Recipe, prepared: Prepared) -> str:
         "fingerprint": prepared.fingerprint,
         "max_rows": recipe.max_rows,
         "encoder": recipe.encoder.model_dump(mode="json"),
-        "training": recipe.training.model_dump(mode="json"),
+        "training": _deciding(recipe.training),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _deciding(section: TrainingSection) -> dict[str, Any]:
+    """The section's values. Fields that came later count only when set: runs of before them keep their key."""
+    values: dict[str, Any] = section.model_dump(mode="json")
+    defaults = {name: field.default for name, field in TrainingSection.model_fields.items()}
+    return {name: value for name, value in values.items() if name not in _LATER or value != defaults[name]}
 
 
 def weights_digest(folder: Path) -> str:
@@ -194,7 +219,7 @@ def max_input_tokens(model: transformers.PreTrainedModel, tokenizer: transformer
 
 
 def parameter_groups(model: transformers.PreTrainedModel, section: TrainingSection) -> list[dict[str, Any]]:
-    """AdamW groups: the head at the full rate, each layer below it at `layer_decay` times the one above.
+    """The optimizer's groups: the head at the full rate, each layer below it at `layer_decay` times the one above.
 
     Layer-wise decay as in Howard & Ruder 2018 and Sun et al. 2019; biases and norms get no weight decay.
     """
@@ -202,6 +227,8 @@ def parameter_groups(model: transformers.PreTrainedModel, section: TrainingSecti
     layers = 1 + max((depth for depth in depths.values() if depth is not None), default=-1)
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         depth = depths[name]
         below = 0 if _in_head(name, model) else layers - (-1 if depth is None else depth)
         groups.setdefault((below, parameter.ndim < 2), []).append(parameter)
@@ -213,6 +240,35 @@ def parameter_groups(model: transformers.PreTrainedModel, section: TrainingSecti
         }
         for (below, plain), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def optimizer_of(model: transformers.PreTrainedModel, section: TrainingSection) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the parameters that are trained."""
+    groups = parameter_groups(model, section)
+    if section.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=section.learning_rate, momentum=_SGD_MOMENTUM, nesterov=True)
+    if section.optimizer == "nadam":
+        return torch.optim.NAdam(groups, lr=section.learning_rate, decoupled_weight_decay=True)
+    if section.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, lr=section.learning_rate)
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def freeze(model: transformers.PreTrainedModel, layers: int) -> None:
+    """Leave the embeddings and the lowest `layers` layers as they are; with 0 everything is trained.
+
+    Raises RecipeInvalid when the encoder has fewer.
+    """
+    if not layers:
+        return
+    depths = {name: _depth(name) for name, _ in model.named_parameters()}
+    count = 1 + max((depth for depth in depths.values() if depth is not None), default=-1)
+    if layers > count:
+        raise RecipeInvalid(f"training.frozen_layers: {layers}, but the encoder has {count} layers")
+    for name, parameter in model.named_parameters():
+        depth = depths[name]
+        if not _in_head(name, model) and (depth is None or depth < layers):
+            parameter.requires_grad = False
 
 
 def soft_targets(split: Split, recipe: Recipe) -> npt.NDArray[np.float32]:
@@ -242,8 +298,15 @@ class _Job:
     """One run from encoder to best checkpoint."""
 
     def __init__(
-        self, recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path, progress: Progress
+        self,
+        recipe: Recipe,
+        prepared: Prepared,
+        encoder: EncoderFolder,
+        run_dir: Path,
+        progress: Progress,
+        callbacks: Sequence[transformers.TrainerCallback],
     ) -> None:
+        self._callbacks = callbacks
         self._recipe = recipe
         self._prepared = prepared
         self._encoder = encoder
@@ -254,7 +317,7 @@ class _Job:
         """Train or resume, then write the finished model. The clock counts this process only."""
         began = time.monotonic()
         transformers.set_seed(self._recipe.training.seed)
-        model, tokenizer = _load_encoder(self._encoder, self._recipe.labels)
+        model, tokenizer = _load_encoder(self._encoder, self._recipe)
         run = _begin(self._run_dir, key, lambda: choose_precision(self._recipe.training.precision, model))
         checkpoint = last_complete_checkpoint(self._run_dir)
         limit = max_input_tokens(model, tokenizer)
@@ -277,7 +340,7 @@ class _Job:
         validation = _examples(tokenizer, self._prepared.validation, plain, cut)
         # Metrics do not ask for an order, and like lengths together pad least.
         validation.sort(key=lambda example: len(example["input_ids"]))
-        optimizer = torch.optim.AdamW(parameter_groups(model, section), fused=True)
+        freeze(model, section.frozen_layers)
         trainer = _Trainer(
             model=model,
             args=_arguments(section, precision, self._run_dir, len(train)),
@@ -287,8 +350,12 @@ class _Job:
             processing_class=tokenizer,
             compute_loss_func=soft_cross_entropy,
             compute_metrics=_validation_metrics,
-            optimizers=(optimizer, None),
-            callbacks=[transformers.EarlyStoppingCallback(section.patience), _Watch(self._progress)],
+            optimizers=(optimizer_of(model, section), None),
+            callbacks=[
+                transformers.EarlyStoppingCallback(section.patience),
+                _Watch(self._progress),
+                *self._callbacks,
+            ],
         )
         # The one that prints a dictionary to stdout at every reading; _Watch shows the same.
         trainer.remove_callback(transformers.PrinterCallback)
@@ -534,15 +601,12 @@ def _validation_metrics(outcome: transformers.EvalPrediction) -> dict[str, float
 
 
 def _load_encoder(
-    encoder: EncoderFolder, labels: Sequence[str]
+    encoder: EncoderFolder, recipe: Recipe
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerFast]:
-    names = dict(enumerate(labels))
     try:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
             encoder.path,
-            num_labels=len(labels),
-            id2label=names,
-            label2id={label: index for index, label in names.items()},
+            config=_configured(encoder.path, recipe),
             # A folder that already classifies something else keeps its encoder and gets a new head.
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
@@ -555,6 +619,30 @@ def _load_encoder(
     limit = max_input_tokens(model, tokenizer)
     tokenizer.model_max_length = limit
     return model, tokenizer
+
+
+def _configured(folder: Path, recipe: Recipe) -> transformers.PretrainedConfig:
+    """The encoder's configuration with the recipe's labels, dropout and number of layers. Raises RecipeInvalid."""
+    section = recipe.training
+    names = dict(enumerate(recipe.labels))
+    config = transformers.AutoConfig.from_pretrained(
+        folder,
+        num_labels=len(recipe.labels),
+        id2label=names,
+        label2id={label: index for index, label in names.items()},
+        local_files_only=True,
+    )
+    if section.dropout is not None:
+        for name in _DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, section.dropout)
+    if section.encoder_layers is not None:
+        if section.encoder_layers > config.num_hidden_layers:
+            raise RecipeInvalid(
+                f"training.encoder_layers: {section.encoder_layers}, but the encoder has {config.num_hidden_layers}"
+            )
+        config.num_hidden_layers = section.encoder_layers
+    return config
 
 
 def _begin(run_dir: Path, key: str, precision: Callable[[], Precision]) -> _Run:

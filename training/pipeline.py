@@ -423,7 +423,7 @@ def _version(artifact: Artifact) -> str:
 
 def public_recipe(recipe: Recipe) -> dict[str, Any]:
     """The recipe for the manifest: a folder on the machine that trained is nobody else's business, its name may be."""
-    values: dict[str, Any] = recipe.model_dump(mode="json")
+    values: dict[str, Any] = recipe.model_dump(mode="json", exclude={"tune"})
     if isinstance(recipe.data, FileData):
         values["data"]["path"] = recipe.data.path.name
     if recipe.encoder.source == "folder":

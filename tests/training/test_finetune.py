@@ -281,7 +281,7 @@ def test_a_model_trained_in_bf16_is_calibrated_in_fp32(
 
 
 def test_layers_below_learn_more_slowly(encoder: EncoderFolder) -> None:
-    model = finetune._load_encoder(encoder, ("negative", "positive"))[0]
+    model = finetune._load_encoder(encoder, tiny.recipe())[0]
     section = tiny.recipe(training__layer_decay=0.5, training__learning_rate=0.8).training
     groups = finetune.parameter_groups(model, section)
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
@@ -327,7 +327,7 @@ def test_the_loss_is_cross_entropy() -> None:
 
 
 def test_a_wanted_precision_is_not_second_guessed(encoder: EncoderFolder) -> None:
-    model = finetune._load_encoder(encoder, ("negative", "positive"))[0]
+    model = finetune._load_encoder(encoder, tiny.recipe())[0]
     assert finetune.choose_precision("fp32", model) == "fp32"
     assert finetune.choose_precision("auto", model) in {"fp32", "bf16", "fp16"}
     assert all(parameter.grad is None for parameter in model.parameters())
