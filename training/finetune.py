@@ -34,6 +34,7 @@ from training.prepare import Prepared, Split
 from training.recipe import Recipe, TrainingSection
 from training.sources import EncoderFolder
 from training.temperature import best_temperature, divide_logits
+from training.track import reporters
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Attention = Literal["eager", "sdpa"]
@@ -343,7 +344,7 @@ class _Job:
         freeze(model, section.frozen_layers)
         trainer = _Trainer(
             model=model,
-            args=_arguments(section, precision, self._run_dir, len(train)),
+            args=_arguments(section, precision, self._run_dir, len(train), reporters(self._recipe.track)),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=_Collator(tokenizer),
@@ -555,7 +556,9 @@ class _Watch(transformers.TrainerCallback):  # type: ignore[misc]
         self._progress.remove_task(self._task)
 
 
-def _arguments(section: TrainingSection, precision: Precision, run_dir: Path, rows: int) -> Any:
+def _arguments(
+    section: TrainingSection, precision: Precision, run_dir: Path, rows: int, report_to: Sequence[str]
+) -> Any:
     steps_per_epoch = math.ceil(math.ceil(rows / section.batch_size) / section.accumulation)
     every = max(1, steps_per_epoch // section.evaluations_per_epoch)
     return transformers.TrainingArguments(
@@ -589,7 +592,7 @@ def _arguments(section: TrainingSection, precision: Precision, run_dir: Path, ro
         logging_nan_inf_filter=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(report_to) or "none",
     )
 
 

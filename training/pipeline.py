@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,8 +58,10 @@ from training.prepare import Prepared, prepare
 from training.recipe import FileData, Recipe, load_recipe
 from training.reference import reference_of
 from training.report import Findings, beats_baseline, render_report, shown
-from training.sources import EncoderFolder, fetch_encoder
+from training.runs import RunSummary, save_summary
+from training.sources import EncoderFolder, fetch_encoder, no_telemetry
 from training.steps import Steps, key_of, only_user, source_key
+from training.track import tracked
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _LIBRARIES: Final = (
@@ -108,14 +110,15 @@ def train(
     loosens the gate, GateRefused when nothing may be published, and whatever its steps raise.
     """
     tightened(recipe.gate)
+    no_telemetry()
     console = console or Console(stderr=True, highlight=False)
     try:
         with quiet(), progress_bars(console) as progress:
             line = Line(recipe, cache or cache_dir(os.environ), console, progress)
             encoder, prepared = line.fetch_and_prepare()
             folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
-            with only_user(folder):
-                return _Run(line, encoder, prepared, folder).finish(repository, promote=promote)
+            with only_user(folder), tracked(recipe, folder) as record_run:
+                return _Run(line, encoder, prepared, folder, record_run).finish(repository, promote=promote)
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
 
@@ -171,7 +174,15 @@ class Line:
 class _Run:
     """One run over prepared data, in its own folder."""
 
-    def __init__(self, line: Line, encoder: EncoderFolder, prepared: Prepared, folder: Path) -> None:
+    def __init__(
+        self,
+        line: Line,
+        encoder: EncoderFolder,
+        prepared: Prepared,
+        folder: Path,
+        record_run: Callable[[RunSummary], None],
+    ) -> None:
+        self._record_run = record_run
         self._line = line
         self._recipe = line.recipe
         self._encoder = encoder
@@ -191,9 +202,30 @@ class _Run:
         verdict, gate_key = self._gate(draft, export, scores)
         findings = self._findings(tuned, export, evaluation, baseline, _judged(draft, verdict))
         self._report(findings)
+        self._keep(findings, None)
         if not verdict.passed:
             raise GateRefused(f"{verdict.reasons()}; nothing was published, {self._folder / 'report.html'} tells more")
-        return self._publish(findings, verdict, repository, gate_key, promote=promote)
+        artifact = self._publish(findings, verdict, repository, gate_key, promote=promote)
+        self._keep(findings, artifact)
+        return artifact
+
+    def _keep(self, findings: Findings, artifact: Artifact | None) -> None:
+        """What the run came to, for `slipway runs` and for whoever tracks it."""
+        provenance = findings.manifest.provenance
+        summary = RunSummary(
+            model=self._recipe.name,
+            finished=datetime.now(UTC),
+            recipe=provenance.recipe,
+            data_fingerprint=provenance.data_fingerprint,
+            weights_digest=provenance.weights_digest,
+            steps=findings.fine_tuned.steps,
+            seconds=findings.fine_tuned.seconds,
+            metrics=findings.evaluation.metrics,
+            version=artifact.manifest.version if artifact else None,
+            digest=artifact.digest if artifact else "",
+        )
+        save_summary(self._folder, summary)
+        self._record_run(summary)
 
     def _baseline(self) -> Evaluation:
         recipe, prepared = self._recipe, self._prepared
@@ -423,7 +455,7 @@ def _version(artifact: Artifact) -> str:
 
 def public_recipe(recipe: Recipe) -> dict[str, Any]:
     """The recipe for the manifest: a folder on the machine that trained is nobody else's business, its name may be."""
-    values: dict[str, Any] = recipe.model_dump(mode="json", exclude={"tune"})
+    values: dict[str, Any] = recipe.model_dump(mode="json", exclude={"tune", "track"})
     if isinstance(recipe.data, FileData):
         values["data"]["path"] = recipe.data.path.name
     if recipe.encoder.source == "folder":

@@ -173,6 +173,14 @@ class TuneSection(_Part):
     space: dict[Literal["training", "encoder"], dict[str, Search]] = Field({}, description="Field -> what it may be.")
 
 
+class TrackSection(_Part):
+    """Who else is told how a run goes. Everything is off unless it is named here."""
+
+    mlflow: bool = Field(False, description="A local MLflow store, runs/mlflow.db, or MLFLOW_TRACKING_URI.")
+    tensorboard: bool = Field(False, description="TensorBoard events in the run's own folder.")
+    comet: bool = Field(False, description="Comet, as comet_ml is set up: this one leaves the machine.")
+
+
 class GateSection(_Part):
     """Floors tighter than the ones in code; a looser one is refused by the gate."""
 
@@ -196,6 +204,7 @@ class Recipe(_Part):
     training: TrainingSection = TrainingSection()
     gate: GateSection = GateSection()
     tune: TuneSection = TuneSection()
+    track: TrackSection = TrackSection()
 
     @model_validator(mode="after")
     def _labels_make_sense(self) -> Self:

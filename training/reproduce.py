@@ -36,7 +36,7 @@ from training.finetune import (
 from training.pipeline import ROOT, Line, cpu_name, git_commit, libraries, progress_bars
 from training.prepare import Prepared
 from training.recipe import Encoder, FileData, Recipe, parse_recipe
-from training.sources import EncoderFolder
+from training.sources import EncoderFolder, no_telemetry
 from training.steps import key_of, only_user
 
 Verdict = Literal["identical", "same answers", "different"]
@@ -95,6 +95,7 @@ def repeat(
     """
     provenance = artifact.manifest.provenance
     recipe = recipe_of(artifact, data, encoder)
+    no_telemetry()
     console = console or Console(stderr=True, highlight=False)
     folder = run_dir or Path("runs") / recipe.name / f"repeat-{_folder_key(artifact)}"
     try:

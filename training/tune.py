@@ -37,7 +37,7 @@ from training.finetune import CurvePoint, FineTuned, fine_tune, load_model, load
 from training.pipeline import Line, progress_bars
 from training.prepare import Prepared
 from training.recipe import FileData, Recipe, Search, TuneSection, parse_recipe
-from training.sources import fetch_encoder
+from training.sources import fetch_encoder, no_telemetry
 from training.steps import key_of, only_user
 from training.tune_report import TrialResult, Tuned, Value, render_study
 
@@ -95,6 +95,7 @@ def tune(
     """
     section = recipe.tune
     check_space(recipe, jobs)
+    no_telemetry()
     console = console or Console(stderr=True, highlight=False)
     cache = cache or cache_dir(os.environ)
     with quiet(), progress_bars(console) as progress:
