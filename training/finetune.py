@@ -34,7 +34,6 @@ from training.prepare import Prepared, Split
 from training.recipe import Recipe, TrainingSection
 from training.sources import EncoderFolder
 from training.temperature import best_temperature, divide_logits
-from training.track import reporters
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Attention = Literal["eager", "sdpa"]
@@ -112,19 +111,20 @@ def fine_tune(
     run_dir: Path,
     progress: Progress,
     callbacks: Sequence[transformers.TrainerCallback] = (),
+    report_to: Sequence[str] = (),
 ) -> FineTuned:
     """Train, keep the best checkpoint, and leave it in `run_dir`/model; go on where a killed run stopped.
 
-    `callbacks` watch the Trainer and may stop it; a run found finished calls none. Raises FineTuneFailed when the loss
-    is not a number or the disk refuses, SourceUnavailable when the encoder cannot be loaded, RecipeInvalid when it has
-    fewer layers than the recipe wants.
+    `callbacks` watch the Trainer and may stop it; a run found finished calls none. `report_to` names integrations of
+    the Trainer (training/track.py). Raises FineTuneFailed when the loss is not a number or the disk refuses,
+    SourceUnavailable when the encoder cannot be loaded, RecipeInvalid when it has fewer layers than the recipe wants.
     """
     with quiet():
         try:
             key = f"{run_key(recipe, prepared)} {weights_digest(encoder.path)}"
             if (done := _finished(run_dir, key)) is not None:
                 return done
-            return _Job(recipe, prepared, encoder, run_dir, progress, callbacks).run(key)
+            return _Job(recipe, prepared, encoder, run_dir, progress, callbacks, report_to).run(key)
         except OSError as error:
             raise FineTuneFailed(f"training in {run_dir}: {error.strerror or error}") from error
 
@@ -306,8 +306,10 @@ class _Job:
         run_dir: Path,
         progress: Progress,
         callbacks: Sequence[transformers.TrainerCallback],
+        report_to: Sequence[str],
     ) -> None:
         self._callbacks = callbacks
+        self._report_to = report_to
         self._recipe = recipe
         self._prepared = prepared
         self._encoder = encoder
@@ -344,7 +346,7 @@ class _Job:
         freeze(model, section.frozen_layers)
         trainer = _Trainer(
             model=model,
-            args=_arguments(section, precision, self._run_dir, len(train), reporters(self._recipe.track)),
+            args=_arguments(section, precision, self._run_dir, len(train), self._report_to),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=_Collator(tokenizer),

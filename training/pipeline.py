@@ -61,7 +61,7 @@ from training.report import Findings, beats_baseline, render_report, shown
 from training.runs import RunSummary, save_summary
 from training.sources import EncoderFolder, fetch_encoder, no_telemetry
 from training.steps import Steps, key_of, only_user, source_key
-from training.track import tracked
+from training.track import reporters, tracked
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _LIBRARIES: Final = (
@@ -246,7 +246,12 @@ class _Run:
     def _fine_tune(self) -> FineTuned:
         with self._line.timed("fine-tune") as said:
             tuned = fine_tune(
-                self._recipe, self._prepared, self._encoder, self._folder / "fine-tune", self._line.progress
+                self._recipe,
+                self._prepared,
+                self._encoder,
+                self._folder / "fine-tune",
+                self._line.progress,
+                report_to=reporters(self._recipe.track),
             )
             said.append(f"{tuned.steps:,} steps in {tuned.precision}, best at step {tuned.best_step:,}")
         return tuned

@@ -81,20 +81,20 @@ def _mlflow_run(recipe: Recipe, folder: Path) -> Iterator[Callable[[RunSummary],
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    store = os.environ["MLFLOW_TRACKING_URI"]
+    before = mlflow.get_tracking_uri()
     try:
         STORE.parent.mkdir(parents=True, exist_ok=True)
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(store)
+        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
         _choose_experiment(mlflow, recipe.name)
         with mlflow.start_run(run_id=_known_run(mlflow, folder), run_name=folder.name) as active:
             (folder / _RUN_ID).write_text(active.info.run_id, encoding="utf-8")
             yield lambda summary: _record(mlflow, summary)
             mlflow.flush_async_logging()
-        mlflow.set_tracking_uri(before)
     except mlflow.exceptions.MlflowException as error:
         reason = str(error).partition("\n")[0]
         raise TrainingError(f"track.mlflow: the store cannot be used: {reason}") from error
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 def _choose_experiment(mlflow: Any, name: str) -> None:

@@ -106,7 +106,9 @@ def test_a_run_is_in_the_local_store_once_however_often_it_was_resumed(
     folder.mkdir(parents=True)
     for _ in range(2):
         with tracked(recipe, folder) as record:
-            finetune.fine_tune(recipe, prepared, encoder, folder / "fine-tune", progress)
+            finetune.fine_tune(
+                recipe, prepared, encoder, folder / "fine-tune", progress, report_to=reporters(recipe.track)
+            )
             record(SUMMARY)
     assert "MLFLOW_TRACKING_URI" not in os.environ
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
