@@ -271,14 +271,17 @@ def tune(
 def _trials_table(found: "Tuned") -> object:
     """Every trial; the best, and with two objectives those that no other beats, with a star."""
     names = list(dict.fromkeys(name for trial in found.trials for name in trial.values))
+    timed = any(trial.latency_seconds is not None for trial in found.trials)
     rows = []
     for trial in found.trials:
-        latency = "" if trial.latency_seconds is None else f"{trial.latency_seconds * 1e3:.1f}"
         quality = "" if trial.quality is None else f"{trial.quality:.4f}"
+        latency = "" if trial.latency_seconds is None else f"{trial.latency_seconds * 1e3:.1f}"
         values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
         star = "* " if trial.number in found.front else ""
-        rows.append([f"{star}{trial.number}", trial.state, quality, latency, f"{trial.seconds:.0f}", *values])
-    columns = ["trial", "state", found.objective, "ms a text", "seconds"]
+        rows.append(
+            [f"{star}{trial.number}", trial.state, quality, *([latency] * timed), f"{trial.seconds:.0f}", *values]
+        )
+    columns = ["trial", "state", found.objective, *(["ms a text"] * timed), "seconds"]
     return _table([*columns, *(name.rpartition(".")[2] for name in names)], rows)
 
 
