@@ -1,6 +1,6 @@
 """The page of a study: every trial and what its values did, in plots that load nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -47,13 +47,19 @@ def render_study(recipe: Recipe, tuned: Tuned) -> str:
     title = f"{recipe.name}: study"
     head = f"<header><h1>{escape(title)}</h1>{cards(_cards(tuned))}</header>"
     parts = [
-        section("How the search went", _history(tuned) + _curves(tuned)),
-        section("What each value did", "".join(_slices(tuned)) or f"<p>{NOT_MEASURED}</p>"),
+        section("How the search went", _together([_history(tuned), _curves(tuned)])),
+        section("What each value did", _together(_slices(tuned)) or f"<p>{NOT_MEASURED}</p>"),
         section("Every trial", _trials(tuned)),
     ]
     if any(trial.latency_seconds is not None for trial in tuned.trials):
-        parts.insert(1, section("Quality against latency", _front(tuned)))
+        parts.insert(1, section("Quality against latency", _together([_front(tuned)])))
     return page(title, head + "".join(parts))
+
+
+def _together(figures: Iterable[str]) -> str:
+    """Figures side by side, as far as the window is wide; nothing for none."""
+    joined = "".join(figures)
+    return f'<div class="figures">{joined}</div>' if joined else ""
 
 
 def _cards(tuned: Tuned) -> Iterator[tuple[str, str, str]]:
