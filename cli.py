@@ -10,6 +10,7 @@ needs none of the training libraries. What a command finds goes to stdout, what 
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from inference.model import Model
     from inference.ticket import Ticket
     from training.evaluation import Asked
+    from training.reproduce import Check, Repeat
+    from training.runs import Run as TrainingRun
+    from training.tune_report import Tuned
 
 FAILED, WRONG_USAGE = 1, 2
 _GROUP: Final = 128  # inputs on their way at once: enough to fill batches, few enough to hold in memory
@@ -161,7 +165,9 @@ def slipway(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)],
+    recipe: Annotated[
+        str | None, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)
+    ] = None,
     repository: RepositoryFolder = Path("models"),
     promote: Annotated[
         bool, typer.Option("--promote", help="Make the new version `production`. The first version always is.")
@@ -169,12 +175,170 @@ def train(
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints and the report; a run found there goes on.")
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Repeat this published model, NAME:VERSION or NAME@ALIAS, and compare."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --from: where the local table lies now; of several, their folder.")
+    ] = None,
+    encoder: Annotated[Path | None, typer.Option(help="With --from: where the local encoder lies now.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --from: one JSON document instead of tables.")] = False,
 ) -> int:
-    """Train a model, put it through the gate, and publish it as the next version."""
-    with _extra("train", "train"):
-        from training.pipeline import run_cli
+    """Train a model, put it through the gate, and publish it as the next version.
 
-        return run_cli(recipe, repository=repository, promote=promote, run_dir=run_dir)
+    With --from nothing is published: the model is trained again from its own manifest, and the exit status is 0 when
+    it came out the same, 1 when it did not.
+    """
+    if (recipe is None) == (source is None):
+        raise WrongUsage("give a recipe, or --from with the model to repeat (see slipway train --help)")
+    if source is None and (data or encoder or as_json):
+        raise WrongUsage("--data, --encoder and --json go with --from")
+    if source is not None and promote:
+        raise WrongUsage("--from publishes nothing, so there is nothing to --promote")
+    with _extra("train", "train"):
+        if recipe is not None:
+            from training.pipeline import run_cli
+
+            return run_cli(recipe, repository=repository, promote=promote, run_dir=run_dir)
+        from training.reproduce import repeat
+
+        found = repeat(_open(repository, *_parse(str(source))), run_dir, data=data, encoder=encoder)
+    return _report_repeat(found, as_json=as_json)
+
+
+def _report_repeat(found: "Repeat", *, as_json: bool) -> int:
+    """Whether a repeated model came out the same, and what was not as it had been."""
+    if as_json:
+        _write_json(asdict(found) | {"verdict": found.verdict}, indent=2)
+    else:
+        for checks in filter(None, (found.outcome, found.differences)):
+            _console().print(_table(["", "published", "now", ""], [_check_cells(check) for check in checks]))
+        _console().print(_repeat_sentence(found), markup=False, soft_wrap=True)
+    return FAILED if found.verdict == "different" else 0
+
+
+def _check_cells(check: "Check") -> list[str]:
+    """A check for a table: of a digest its first sixteen digits."""
+    shown = [re.sub(r"\b([0-9a-f]{16})[0-9a-f]{24,48}\b", r"\1...", fact) for fact in (check.published, check.now)]
+    return [check.name, *shown, {True: "same", False: "differs", None: ""}[check.same]]
+
+
+def _repeat_sentence(found: "Repeat") -> str:
+    others = ", ".join(each.name for each in found.differences)
+    if not found.outcome:
+        return f"{found.model} was not trained again; what differs: {others}"
+    if found.verdict == "different":
+        suspects = f"what else differs: {others}" if others else "nothing that is recorded explains it"
+        missed = ", ".join(each.name for each in found.outcome if each.same is False)
+        return f"{found.model} came out different: {missed}; {suspects}"
+    how = (
+        "the same, bit for bit"
+        if found.verdict == "identical"
+        else "with the same answers; its manifest has no digest of the weights to compare"
+    )
+    return f"{found.model} came out {how}" + (f", although these differ: {others}" if others else "")
+
+
+@app.command()
+def tune(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all. Default: tune.trials of the recipe.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at once, each in a process of its own.")] = 1,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the study; one found there goes on. Default: below runs.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Look for better values of a recipe's fields; the best trial becomes a recipe file.
+
+    The recipe's `[tune]` section says what to search and how. The same command goes on with a study that was killed,
+    and a greater --trials adds to one that is over.
+    """
+    with _extra("tune", "train"):
+        from training.recipe import load_recipe
+        from training.tune import tune as run
+
+        found = run(load_recipe(recipe), run_dir, trials=trials, jobs=jobs)
+    if as_json:
+        _write_json(json.loads(json.dumps(asdict(found), default=str)), indent=2)
+        return 0
+    _console().print(_trials_table(found))
+    _console().print(f"{found.recipe}", markup=False, soft_wrap=True)
+    _talk(f"best: trial {found.best.number}; slipway train {found.recipe}; plots in {found.folder / 'report.html'}")
+    return 0
+
+
+def _trials_table(found: "Tuned") -> object:
+    """Every trial; the best, and with two objectives those that no other beats, with a star."""
+    names = list(dict.fromkeys(name for trial in found.trials for name in trial.values))
+    timed = any(trial.latency_seconds is not None for trial in found.trials)
+    rows = []
+    for trial in found.trials:
+        quality = "" if trial.quality is None else f"{trial.quality:.4f}"
+        latency = "" if trial.latency_seconds is None else f"{trial.latency_seconds * 1e3:.1f}"
+        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
+        star = "* " if trial.number in found.front else ""
+        rows.append(
+            [f"{star}{trial.number}", trial.state, quality, *([latency] * timed), f"{trial.seconds:.0f}", *values]
+        )
+    columns = ["trial", "state", found.objective, *(["ms a text"] * timed), "seconds"]
+    return _table([*columns, *(name.rpartition(".")[2] for name in names)], rows)
+
+
+@app.command("runs")
+def list_runs(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Runs to compare, by the beginning of their folder's name.")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> int:
+    """List the runs that went through the gate, or compare some of them."""
+    from training.runs import differences, find_runs
+    from training.runs import list_runs as read
+
+    runs = read(root)
+    chosen = find_runs(runs, names) if names else runs
+    different = differences(chosen) if names else {}
+    if as_json:
+        found = [{"run": run.name, "folder": str(run.folder)} | run.summary.model_dump(mode="json") for run in chosen]
+        _write_json({"runs": found, "differences": different}, indent=2)
+    elif not runs:
+        _talk(f"no finished runs in {root}; slipway train leaves one, --root looks elsewhere")
+    else:
+        _console().print(_comparison_table(chosen, different) if names else _runs_table(chosen))
+    return 0
+
+
+def _runs_table(runs: Sequence["TrainingRun"]) -> object:
+    rows = []
+    for run in runs:
+        summary = run.summary
+        accuracy = summary.metrics.get("accuracy")
+        rows.append(
+            [
+                run.name,
+                f"{summary.finished:%Y-%m-%d %H:%M}",
+                f"{summary.model}:{summary.version}" if summary.version else "refused",
+                _interval(accuracy) if accuracy else "",
+                f"{summary.steps:,}",
+                f"{summary.seconds:.0f}",
+            ]
+        )
+    return _table(["run", "finished", "published", "accuracy [95%]", "steps", "seconds"], rows)
+
+
+def _comparison_table(runs: Sequence["TrainingRun"], different: dict[str, list[str]]) -> object:
+    """One column for each run: what differs between them, then what each was worth."""
+    names = dict.fromkeys(name for run in runs for name in run.summary.metrics)
+    rows = [[name, *values] for name, values in different.items()]
+    for name in names:
+        found = [run.summary.metrics.get(name) for run in runs]
+        rows.append([name, *(_interval(estimate) if estimate else "" for estimate in found)])
+    return _table(["", *(run.name for run in runs)], rows)
 
 
 @app.command()

@@ -153,7 +153,11 @@ class GateResult(_Part):
 
 
 class Provenance(_Part):
-    """Where the model came from, in enough detail to repeat it."""
+    """Where the model came from, in enough detail to repeat it.
+
+    The digests are SHA-256 of what training read and wrote: the encoder's files, and the weights before any export.
+    Artifacts of before these were recorded have them empty.
+    """
 
     created: datetime
     recipe: dict[str, Any]
@@ -166,6 +170,10 @@ class Provenance(_Part):
     libraries: dict[str, str] = {}
     git_commit: str = ""
     platform: str = ""
+    encoder_digest: str = ""
+    weights_digest: str = ""
+    precision: str = Field("", description="Arithmetic that was trained in, where the recipe says auto.")
+    threads: int = Field(0, ge=0, description="Threads that torch computed with: sums depend on their number.")
 
 
 class Binned(_Part):

@@ -83,7 +83,11 @@ def test_without_a_command_the_help_is_shown_and_it_is_wrong_usage(capsys: Captu
     ("arguments", "said"),
     [
         (["bogus"], "No such command 'bogus' (see slipway --help)"),
-        (["train"], "Missing argument 'recipe' (see slipway train --help)"),
+        (["train"], "give a recipe, or --from with the model to repeat (see slipway train --help)"),
+        (["train", "sentiment", "--from", "sentiment:1"], "give a recipe, or --from"),
+        (["train", "sentiment", "--json"], "go with --from"),
+        (["train", "--from", "sentiment:1", "--promote"], "publishes nothing"),
+        (["train", "--from", "sentiment:x"], "NAME@ALIAS"),
         (["predict", "--bogus", "x"], "No such option: --bogus"),
         (["serve", "--port", "many"], "--port"),
         (["models", "alias", "sentiment", "canary"], "give the version"),

@@ -11,6 +11,7 @@ from training import recipe as module
 from training.errors import RecipeInvalid
 from training.recipe import FileData, HubData, PackagedData, Recipe, bundled_recipes, load_recipe
 
+_NESTED = {"source", "data", "encoder", "prepare", "split", "training", "gate", "card", "tune", "track"}
 MINIMAL = """
 name = "mine"
 task = "text-classification"
@@ -141,7 +142,7 @@ def test_every_field_is_described() -> None:
     sections = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
     for section in sections:
         for name, field in section.model_fields.items():
-            nested = name in {"source", "data", "encoder", "prepare", "split", "training", "gate", "card"}
+            nested = name in _NESTED
             assert field.description or nested, f"{section.__name__}.{name} has no description"
 
 
