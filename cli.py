@@ -10,6 +10,7 @@ needs none of the training libraries. What a command finds goes to stdout, what 
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -18,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 import typer
@@ -26,13 +27,17 @@ import typer
 from artifact.errors import SlipwayError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from artifact.manifest import Estimate, Manifest, VariantResult
     from artifact.repository import Artifact, Repository
     from inference.engines import Report
     from inference.model import Model
     from inference.ticket import Ticket
+    from training.evaluation import Asked
+    from training.reproduce import Check, Repeat
+    from training.runs import Run as TrainingRun
+    from training.tune_report import Tuned
 
 FAILED, WRONG_USAGE = 1, 2
 _GROUP: Final = 128  # inputs on their way at once: enough to fill batches, few enough to hold in memory
@@ -160,7 +165,9 @@ def slipway(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)],
+    recipe: Annotated[
+        str | None, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)
+    ] = None,
     repository: RepositoryFolder = Path("models"),
     promote: Annotated[
         bool, typer.Option("--promote", help="Make the new version `production`. The first version always is.")
@@ -168,12 +175,170 @@ def train(
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints and the report; a run found there goes on.")
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Repeat this published model, NAME:VERSION or NAME@ALIAS, and compare."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --from: where the local table lies now; of several, their folder.")
+    ] = None,
+    encoder: Annotated[Path | None, typer.Option(help="With --from: where the local encoder lies now.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --from: one JSON document instead of tables.")] = False,
 ) -> int:
-    """Train a model, put it through the gate, and publish it as the next version."""
-    with _extra("train", "train"):
-        from training.pipeline import run_cli
+    """Train a model, put it through the gate, and publish it as the next version.
 
-        return run_cli(recipe, repository=repository, promote=promote, run_dir=run_dir)
+    With --from nothing is published: the model is trained again from its own manifest, and the exit status is 0 when
+    it came out the same, 1 when it did not.
+    """
+    if (recipe is None) == (source is None):
+        raise WrongUsage("give a recipe, or --from with the model to repeat (see slipway train --help)")
+    if source is None and (data or encoder or as_json):
+        raise WrongUsage("--data, --encoder and --json go with --from")
+    if source is not None and promote:
+        raise WrongUsage("--from publishes nothing, so there is nothing to --promote")
+    with _extra("train", "train"):
+        if recipe is not None:
+            from training.pipeline import run_cli
+
+            return run_cli(recipe, repository=repository, promote=promote, run_dir=run_dir)
+        from training.reproduce import repeat
+
+        found = repeat(_open(repository, *_parse(str(source))), run_dir, data=data, encoder=encoder)
+    return _report_repeat(found, as_json=as_json)
+
+
+def _report_repeat(found: "Repeat", *, as_json: bool) -> int:
+    """Whether a repeated model came out the same, and what was not as it had been."""
+    if as_json:
+        _write_json(asdict(found) | {"verdict": found.verdict}, indent=2)
+    else:
+        for checks in filter(None, (found.outcome, found.differences)):
+            _console().print(_table(["", "published", "now", ""], [_check_cells(check) for check in checks]))
+        _console().print(_repeat_sentence(found), markup=False, soft_wrap=True)
+    return FAILED if found.verdict == "different" else 0
+
+
+def _check_cells(check: "Check") -> list[str]:
+    """A check for a table: of a digest its first sixteen digits."""
+    shown = [re.sub(r"\b([0-9a-f]{16})[0-9a-f]{24,48}\b", r"\1...", fact) for fact in (check.published, check.now)]
+    return [check.name, *shown, {True: "same", False: "differs", None: ""}[check.same]]
+
+
+def _repeat_sentence(found: "Repeat") -> str:
+    others = ", ".join(each.name for each in found.differences)
+    if not found.outcome:
+        return f"{found.model} was not trained again; what differs: {others}"
+    if found.verdict == "different":
+        suspects = f"what else differs: {others}" if others else "nothing that is recorded explains it"
+        missed = ", ".join(each.name for each in found.outcome if each.same is False)
+        return f"{found.model} came out different: {missed}; {suspects}"
+    how = (
+        "the same, bit for bit"
+        if found.verdict == "identical"
+        else "with the same answers; its manifest has no digest of the weights to compare"
+    )
+    return f"{found.model} came out {how}" + (f", although these differ: {others}" if others else "")
+
+
+@app.command()
+def tune(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a TOML file.", show_default=False)],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all. Default: tune.trials of the recipe.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at once, each in a process of its own.")] = 1,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the study; one found there goes on. Default: below runs.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Look for better values of a recipe's fields; the best trial becomes a recipe file.
+
+    The recipe's `[tune]` section says what to search and how. The same command goes on with a study that was killed,
+    and a greater --trials adds to one that is over.
+    """
+    with _extra("tune", "train"):
+        from training.recipe import load_recipe
+        from training.tune import tune as run
+
+        found = run(load_recipe(recipe), run_dir, trials=trials, jobs=jobs)
+    if as_json:
+        _write_json(json.loads(json.dumps(asdict(found), default=str)), indent=2)
+        return 0
+    _console().print(_trials_table(found))
+    _console().print(f"{found.recipe}", markup=False, soft_wrap=True)
+    _talk(f"best: trial {found.best.number}; slipway train {found.recipe}; plots in {found.folder / 'report.html'}")
+    return 0
+
+
+def _trials_table(found: "Tuned") -> object:
+    """Every trial; the best, and with two objectives those that no other beats, with a star."""
+    names = list(dict.fromkeys(name for trial in found.trials for name in trial.values))
+    timed = any(trial.latency_seconds is not None for trial in found.trials)
+    rows = []
+    for trial in found.trials:
+        quality = "" if trial.quality is None else f"{trial.quality:.4f}"
+        latency = "" if trial.latency_seconds is None else f"{trial.latency_seconds * 1e3:.1f}"
+        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
+        star = "* " if trial.number in found.front else ""
+        rows.append(
+            [f"{star}{trial.number}", trial.state, quality, *([latency] * timed), f"{trial.seconds:.0f}", *values]
+        )
+    columns = ["trial", "state", found.objective, *(["ms a text"] * timed), "seconds"]
+    return _table([*columns, *(name.rpartition(".")[2] for name in names)], rows)
+
+
+@app.command("runs")
+def list_runs(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Runs to compare, by the beginning of their folder's name.")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> int:
+    """List the runs that went through the gate, or compare some of them."""
+    from training.runs import differences, find_runs
+    from training.runs import list_runs as read
+
+    runs = read(root)
+    chosen = find_runs(runs, names) if names else runs
+    different = differences(chosen) if names else {}
+    if as_json:
+        found = [{"run": run.name, "folder": str(run.folder)} | run.summary.model_dump(mode="json") for run in chosen]
+        _write_json({"runs": found, "differences": different}, indent=2)
+    elif not runs:
+        _talk(f"no finished runs in {root}; slipway train leaves one, --root looks elsewhere")
+    else:
+        _console().print(_comparison_table(chosen, different) if names else _runs_table(chosen))
+    return 0
+
+
+def _runs_table(runs: Sequence["TrainingRun"]) -> object:
+    rows = []
+    for run in runs:
+        summary = run.summary
+        accuracy = summary.metrics.get("accuracy")
+        rows.append(
+            [
+                run.name,
+                f"{summary.finished:%Y-%m-%d %H:%M}",
+                f"{summary.model}:{summary.version}" if summary.version else "refused",
+                _interval(accuracy) if accuracy else "",
+                f"{summary.steps:,}",
+                f"{summary.seconds:.0f}",
+            ]
+        )
+    return _table(["run", "finished", "published", "accuracy [95%]", "steps", "seconds"], rows)
+
+
+def _comparison_table(runs: Sequence["TrainingRun"], different: dict[str, list[str]]) -> object:
+    """One column for each run: what differs between them, then what each was worth."""
+    names = dict.fromkeys(name for run in runs for name in run.summary.metrics)
+    rows = [[name, *values] for name, values in different.items()]
+    for name in names:
+        found = [run.summary.metrics.get(name) for run in runs]
+        rows.append([name, *(_interval(estimate) if estimate else "" for estimate in found)])
+    return _table(["", *(run.name for run in runs)], rows)
 
 
 @app.command()
@@ -478,6 +643,115 @@ def _open(root: Path, model: str | None, version: str | None) -> "Artifact":
             raise WrongUsage(f"say which model with --model: {', '.join(names)}")
         model = names[0]
     return repository.open(model, version)
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(help="NAME, NAME:VERSION or NAME@ALIAS; with --folds a recipe.", show_default=False)
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled .csv, .tsv, .jsonl or .parquet file. Default: the test split.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of --data with the text.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of --data with the label or rating.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant to run. Default: the model's first.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another model, compared on the same rows.")] = None,
+    against_variant: Annotated[str | None, typer.Option(help="Variant of --against. Default: its first.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Column to cut slices by; may be repeated.")] = None,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option("--slice", help="Condition that cuts a slice, such as 'tokens > 40'; may be repeated."),
+    ] = None,
+    probes: Annotated[Path | None, typer.Option(help="TOML file of terms to swap, in place of our own.")] = None,
+    perturbed_rows: Annotated[int, typer.Option(min=0, help="Rows to change and predict again; 0 for none.")] = 500,
+    recipe: Annotated[str | None, typer.Option(help="The model's recipe, where its data is a local file.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate a recipe in so many folds; a finished fold is kept.")
+    ] = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="With --folds: only the frozen encoder.")] = False,
+    run_dir: Annotated[Path | None, typer.Option(help="With --folds: where finished folds are kept.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page here.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws resamples and changes to texts.")] = 0,
+    repository: RepositoryFolder = Path("models"),
+    as_json: AsJson = False,
+) -> None:
+    """Measure a published model through the code that serves it, or a recipe by cross-validation.
+
+    Metrics with intervals, slices, swapped terms, changed texts and calibration; with --against the paired
+    bootstrap and McNemar's test. docs/evaluate.md explains each figure.
+    """
+    _check_evaluate(folds, {"--baseline": baseline, "--run-dir": run_dir}, {"--data": data, "--against": against})
+    with _extra("evaluate", "train"):
+        from training.evaluation import Asked, write_page
+
+        asked = Asked(
+            data=data,
+            text_column=text_column,
+            label_column=label_column,
+            recipe=recipe,
+            variant=variant,
+            against_variant=against_variant,
+            groups=tuple(group or ()),
+            conditions=tuple(slices or ()),
+            probes=probes,
+            perturbed_rows=perturbed_rows,
+            seed=seed,
+        )
+        if folds is None:
+            found = _measured(repository, target, against, asked)
+        else:
+            found = _cross_validated(target, folds, baseline=baseline, run_dir=run_dir)
+        if report is not None:
+            write_page(report, found.page)
+    _show(found, as_json=as_json)
+
+
+class Shown(NamedTuple):
+    """One finding in its three forms."""
+
+    document: Result
+    parts: "Iterable[RenderableType]"
+    page: str
+
+
+def _measured(repository: Path, target: str, against: str | None, asked: "Asked") -> Shown:
+    from training.evaluation import evaluate_model
+    from training.evaluation_page import render_model
+    from training.evaluation_tables import model_tables
+
+    other = _open(repository, *_parse(against)) if against else None
+    found = evaluate_model(_open(repository, *_parse(target)), other, asked, _console(talk=True))
+    return Shown(found.document(), model_tables(found), render_model(found))
+
+
+def _cross_validated(target: str, folds: int, *, baseline: bool, run_dir: Path | None) -> Shown:
+    from training.evaluation import evaluate_recipe
+    from training.evaluation_page import render_folds
+    from training.evaluation_tables import fold_tables
+
+    found = evaluate_recipe(target, folds, _console(talk=True), baseline=baseline, run_dir=run_dir)
+    return Shown(found.model_dump(mode="json"), fold_tables(found), render_folds(found))
+
+
+def _show(found: Shown, *, as_json: bool) -> None:
+    if as_json:
+        _write_json(found.document, indent=2)
+        return
+    console = _console()
+    for part in found.parts:
+        console.print(part, markup=False)
+
+
+def _check_evaluate(folds: int | None, with_folds: Result, without: Result) -> None:
+    """Options that mean nothing together. Raises WrongUsage."""
+    for option, value in (with_folds if folds is None else without).items():
+        if value:
+            goes = "goes with --folds" if folds is None else "is for a published model, --folds for a recipe"
+            raise WrongUsage(f"{option} {goes}")
 
 
 # --- models ----------------------------------------------------------------------------------------------------

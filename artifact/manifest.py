@@ -106,7 +106,7 @@ class Variant(_Part):
 
 
 class Estimate(_Part):
-    """A measured figure with its bootstrap 95% interval."""
+    """A measured figure with its 95% interval: bootstrap for metrics, Wilson's for a plain proportion."""
 
     value: float
     low: float
@@ -153,7 +153,11 @@ class GateResult(_Part):
 
 
 class Provenance(_Part):
-    """Where the model came from, in enough detail to repeat it."""
+    """Where the model came from, in enough detail to repeat it.
+
+    The digests are SHA-256 of what training read and wrote: the encoder's files, and the weights before any export.
+    Artifacts of before these were recorded have them empty.
+    """
 
     created: datetime
     recipe: dict[str, Any]
@@ -166,6 +170,10 @@ class Provenance(_Part):
     libraries: dict[str, str] = {}
     git_commit: str = ""
     platform: str = ""
+    encoder_digest: str = ""
+    weights_digest: str = ""
+    precision: str = Field("", description="Arithmetic that was trained in, where the recipe says auto.")
+    threads: int = Field(0, ge=0, description="Threads that torch computed with: sums depend on their number.")
 
 
 class Binned(_Part):
@@ -204,6 +212,73 @@ class Reference(_Part):
         return self
 
 
+class SliceResult(_Part):
+    """Accuracy on the rows of one slice, and how far it lies from that on all the other rows."""
+
+    by: str = Field(description="What cut the slice: length, expression, or the name of a column.")
+    name: str
+    rows: int = Field(ge=1)
+    accuracy: Estimate
+    difference: Estimate | None = Field(None, description="Minus accuracy elsewhere; absent where no row is left.")
+
+
+class TermPair(_Part):
+    """Two terms in the same sentence that moved a score the most: that of `label`, to `scores` in term order."""
+
+    template: str
+    terms: tuple[str, str]
+    label: str
+    scores: tuple[float, float]
+
+
+class BiasResult(_Part):
+    """How far scores move when one term of a group takes the place of another in a sentence that judges nothing."""
+
+    group: str
+    terms: int
+    texts: int
+    pairs: int
+    mean_movement: float
+    max_movement: float
+    label_flips: int = Field(description="Pairs whose labels differ.")
+    worst: TermPair
+
+
+class PerturbationResult(_Part):
+    """Held-out rows before and after a change that leaves their meaning; rows the change leaves as they are not."""
+
+    name: str
+    rows: int = Field(ge=1)
+    accuracy_before: Estimate
+    accuracy_after: Estimate
+    difference: Estimate
+    flip_rate: Estimate = Field(description="Share of rows that got another label.")
+
+
+class CalibrationResult(_Part):
+    """What the temperature did to scores. `before` and `after` hold log loss and calibration error."""
+
+    temperature: float | None = Field(None, description="The one in the artifact's weights; None: not recorded.")
+    best_temperature: float = Field(description="What these rows would still ask for: 1 is perfect.")
+    before: dict[str, Estimate] = {}
+    after: dict[str, Estimate]
+
+
+class Assessment(_Part):
+    """What one variant is worth beyond its averages: where, for whom and under what changes."""
+
+    variant: str
+    data: str
+    rows: int = Field(ge=1)
+    seed: int = 0
+    metrics: dict[str, Estimate]
+    slices: tuple[SliceResult, ...] = ()
+    worst_slice: SliceResult | None = None
+    bias: tuple[BiasResult, ...] = ()
+    robustness: tuple[PerturbationResult, ...] = ()
+    calibration: CalibrationResult
+
+
 def check_shares(shares: tuple[float, ...]) -> None:
     """Raises ValueError for what is no distribution."""
     if not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > _ROUNDING:
@@ -228,6 +303,7 @@ class Manifest(_Part):
     variants: tuple[Variant, ...] = Field(min_length=1)
     length_quantiles: dict[str, int] = Field({}, description="Tokens per input in the training data, by quantile.")
     reference: Reference | None = None
+    assessment: Assessment | None = None
     files: dict[FileName, FileRecord] = {}
     provenance: Provenance
     gate: GateResult

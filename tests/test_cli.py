@@ -69,7 +69,8 @@ def rows(output: str | bytes) -> list[dict[str, Any]]:
 def test_help_names_every_command_and_the_exit_statuses(capsys: Capture) -> None:
     assert slipway("--help") == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("explore", "train", "serve", "predict", "models", "130 interrupted"))
+    words = ("explore", "train", "evaluate", "serve", "predict", "models", "130 interrupted")
+    assert all(word in shown for word in words)
 
 
 @pytest.mark.parametrize("arguments", [(), ("models",)])
@@ -82,7 +83,11 @@ def test_without_a_command_the_help_is_shown_and_it_is_wrong_usage(capsys: Captu
     ("arguments", "said"),
     [
         (["bogus"], "No such command 'bogus' (see slipway --help)"),
-        (["train"], "Missing argument 'recipe' (see slipway train --help)"),
+        (["train"], "give a recipe, or --from with the model to repeat (see slipway train --help)"),
+        (["train", "sentiment", "--from", "sentiment:1"], "give a recipe, or --from"),
+        (["train", "sentiment", "--json"], "go with --from"),
+        (["train", "--from", "sentiment:1", "--promote"], "publishes nothing"),
+        (["train", "--from", "sentiment:x"], "NAME@ALIAS"),
         (["predict", "--bogus", "x"], "No such option: --bogus"),
         (["serve", "--port", "many"], "--port"),
         (["models", "alias", "sentiment", "canary"], "give the version"),
@@ -92,6 +97,12 @@ def test_without_a_command_the_help_is_shown_and_it_is_wrong_usage(capsys: Captu
         (["models", "show", "a:latest"], "NAME@ALIAS"),
         (["models", "show", "a:"], "NAME@ALIAS"),
         (["models", "show", "@b"], "NAME@ALIAS"),
+        (["evaluate", "a", "--baseline"], "--baseline goes with --folds"),
+        (["evaluate", "a", "--run-dir", "x"], "--run-dir goes with --folds"),
+        (["evaluate", "a", "--folds", "5", "--data", "x.csv"], "--data is for a published model"),
+        (["evaluate", "a", "--folds", "5", "--against", "b"], "--against is for a published model"),
+        (["evaluate", "absent-recipe", "--folds", "5"], "absent-recipe: No such file"),
+        (["evaluate", "a:latest"], "NAME@ALIAS"),
         (["predict", "x", "--url", "ftp://host"], "not an http or https address"),
         (["predict", "x", "--url", "http://[::1"], "--url: "),
         (["predict", "x", "--url", "http://h", "--variant", "fp32"], "--variant cannot be asked"),

@@ -43,7 +43,7 @@ def _encoder(name: str) -> Encoder:
 def labels_in(path: Path, column: str) -> list[str]:
     """The labels in a column, numbers in their order. Raises DataInvalid for what cannot be labels."""
     found: set[str] = set()
-    for number, record in enumerate(read_records(path, (column,)), start=1):
+    for number, record in enumerate(read_records(path, (column,), field="data.path"), start=1):
         value = record.get(column)
         if value is None or not label_key(value):
             what = "is empty" if column in record else "is not there; name another with --label-column"

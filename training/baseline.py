@@ -22,6 +22,9 @@ from training.sources import EncoderFolder
 STRENGTHS: Final = (0.1, 1.0, 10.0, 100.0)
 _BATCH: Final = 64
 
+Embeddings = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -38,11 +41,23 @@ def train_baseline(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, p
             embed(encoder, split.texts, recipe.training.max_tokens, progress)
             for split in (prepared.train, prepared.validation, prepared.test)
         )
-    models = [LogisticRegression(C=strength, max_iter=2000).fit(train, prepared.train.labels) for strength in STRENGTHS]
-    known = range(len(recipe.labels))
-    best = min(models, key=lambda m: log_loss(prepared.validation.labels, m.predict_proba(validation), labels=known))
-    scores: npt.NDArray[np.float64] = best.predict_proba(test)
+    scores = classify((train, prepared.train.labels), (validation, prepared.validation.labels), test)
     return Baseline(scores, evaluate(scores, prepared.test.labels, recipe.labels))
+
+
+def classify(
+    train: tuple[Embeddings, Labels], validation: tuple[Embeddings, Labels], test: Embeddings
+) -> npt.NDArray[np.float64]:
+    """Fit on train at every strength, keep the best on validation: scores of shape (test rows, labels).
+
+    Every label must occur in train.
+    """
+    models = [LogisticRegression(C=strength, max_iter=2000).fit(*train) for strength in STRENGTHS]
+    inputs, labels = validation
+    known = models[0].classes_
+    best = min(models, key=lambda model: log_loss(labels, model.predict_proba(inputs), labels=known))
+    scores: npt.NDArray[np.float64] = best.predict_proba(test)
+    return scores
 
 
 def embed(encoder: EncoderFolder, texts: Sequence[str], max_tokens: int, progress: Progress) -> npt.NDArray[np.float32]:

@@ -11,9 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from artifact.manifest import Manifest, VariantResult
-from training.report import METRICS, NOT_MEASURED, Findings, beats_baseline, megabytes, shown
+from artifact.manifest import Assessment, Manifest, VariantResult
+from training.assess_page import pair_in_words, signed, slice_verdict
+from training.page import METRICS, NOT_MEASURED, megabytes, shown
+from training.recipe import Recipe
+from training.report import Findings, beats_baseline
 
+NOT_STATED: Final = "not stated"
 # Identifiers the hub knows (https://huggingface.co/docs/hub/repositories-licenses).
 _KNOWN_LICENCES: Final = frozenset(
     {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "mpl-2.0"}
@@ -36,10 +40,14 @@ def render_card(findings: Findings, published: Manifest) -> str:
         ("Data", _data(findings)),
         ("Training", _training(findings)),
         ("Evaluation", _evaluation(findings)),
+        ("Slices", _slices(findings.manifest.assessment)),
+        ("Swapped terms", _bias(findings.manifest.assessment)),
+        ("Changed texts", _robustness(findings.manifest.assessment)),
         ("Variants", _variants(findings.manifest.gate.variants)),
         ("Limits and risks", _limits(findings, published)),
         ("Environmental impact", f"Energy and emissions: {NOT_MEASURED}."),
         ("Provenance", _provenance(findings)),
+        ("Contact", findings.recipe.card.contact or NOT_STATED),
     )
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections)
     return f"---\n{_front_matter(findings)}---\n\n# {published.name}\n\n{_opening(findings)}\n\n{body}\n"
@@ -56,7 +64,7 @@ def _front_matter(findings: Findings) -> str:
         values["license"] = licence
     if re.search(r"^[\w.-]+/[\w.-]+$", findings.encoder.name):
         values["base_model"] = findings.encoder.name
-    if language := _language(findings):
+    if language := language_of(findings.recipe):
         values["language"] = language
     metrics = findings.evaluation.metrics
     values["metrics"] = ["accuracy", "f1", "precision", "recall", "roc_auc"]
@@ -89,9 +97,10 @@ def _licence(findings: Findings) -> str | None:
     return licence if licence in _KNOWN_LICENCES else None
 
 
-def _language(findings: Findings) -> str | None:
-    """Known for packaged data only; guessing a user's language is not ours to do."""
-    return "en" if all(source.source == "packaged" for source in findings.recipe.sources) else None
+def language_of(recipe: Recipe) -> str | None:
+    """As the recipe says, or as is known of packaged data; guessing a user's language is not ours to do."""
+    packaged = all(source.source == "packaged" for source in recipe.sources)
+    return recipe.card.language or ("en" if packaged else None)
 
 
 def _opening(findings: Findings) -> str:
@@ -101,10 +110,14 @@ def _opening(findings: Findings) -> str:
 
 
 def _purpose(findings: Findings) -> str:
+    card = findings.recipe.card
+    trained = (
+        f"It tells texts like those it was trained on ({findings.prepared.name}) into {len(findings.prepared.labels)} "
+        f"labels. Texts of another kind or language: {NOT_MEASURED}. It is not meant to decide about people."
+    )
     return (
-        f"Telling texts like those it was trained on ({findings.prepared.name}) into "
-        f"{len(findings.prepared.labels)} labels. Texts of another kind, length or language: {NOT_MEASURED}. It is not "
-        "meant to decide about people."
+        f"{trained}\n\n- intended use: {card.intended_use or NOT_STATED}\n"
+        f"- out of scope: {card.out_of_scope or NOT_STATED}"
     )
 
 
@@ -118,23 +131,24 @@ def _usage(findings: Findings) -> str:
 def _data(findings: Findings) -> str:
     prepared = findings.prepared
     counts = "\n".join(f"| {name.replace('_', ' ')} | {count:,} |" for name, count in prepared.counts.items())
-    overlap = _overlap(findings)
+    overlap = overlap_of(findings)
     warning = f"\n\n**Overlap with public benchmarks.** {overlap}" if overlap else ""
     return (
         f"{prepared.name} ({prepared.licence or 'licence not stated'}; {prepared.origin}). Texts were normalised (NFC, "
-        f"white space folded{_steps(findings)}); exact and near duplicates were removed before the split, which a hash "
-        f"of the text decides.\n\n| step | rows |\n|---|---:|\n{counts}{warning}"
+        f"white space folded{steps_of(findings)}); exact and near duplicates were removed before the split, which a "
+        f"hash of the text decides.\n\n| step | rows |\n|---|---:|\n{counts}{warning}"
     )
 
 
-def _steps(findings: Findings) -> str:
+def steps_of(findings: Findings) -> str:
     """The cleaning steps, and what they masked; the service applies them too."""
     names = ", ".join(findings.recipe.prepare.transforms)
     masked = ", ".join(f"{count:,} {kind}" for kind, count in findings.prepared.masked.items())
     return (f"; then {names}" if names else "") + (f"; masked: {masked}" if masked else "")
 
 
-def _overlap(findings: Findings) -> str:
+def overlap_of(findings: Findings) -> str:
+    """What a user of a packaged data set should know about public benchmarks."""
     names = [source.name for source in findings.recipe.sources if source.source == "packaged"]
     return " ".join(_OVERLAPS[name] for name in names if name in _OVERLAPS)
 
@@ -165,9 +179,69 @@ def _evaluation(findings: Findings) -> str:
         f"On {findings.evaluation.rows:,} test rows that were used for nothing else, with 95% bootstrap intervals. The "
         f"baseline is the same encoder, frozen, under a logistic regression. {verdict}\n\n"
         f"| metric | this model | baseline |\n|---|---:|---:|\n{rows}\n\n"
-        f"Robustness to typing errors, to other domains and to adversarial texts, and differences between groups of "
-        f"people: {NOT_MEASURED}."
+        f"{_temperature(findings.manifest.assessment)} Texts of other domains, and texts made to mislead: "
+        f"{NOT_MEASURED}."
     )
+
+
+def _temperature(assessment: Assessment | None) -> str:
+    """What scaling the scores did to them."""
+    found = assessment.calibration if assessment else None
+    if found is None or found.temperature is None:
+        return f"What scaling the scores did to their calibration: {NOT_MEASURED}."
+    before, after = found.before.get("calibration_error"), found.after.get("calibration_error")
+    return (
+        f"Logits are divided by a temperature of {found.temperature:.3f}, fitted on the validation split; calibration "
+        f"error without it {shown(before)}, with it {shown(after)}."
+    )
+
+
+def _slices(assessment: Assessment | None) -> str:
+    if assessment is None or not assessment.slices:
+        return f"Accuracy by length or by groups of texts: {NOT_MEASURED}."
+    rows = "\n".join(
+        f"| {_cell(each.by)}: {_cell(each.name)} | {each.rows:,} | {shown(each.accuracy)} | {signed(each.difference)} |"
+        for each in assessment.slices
+    )
+    return (
+        f"{_cell(slice_verdict(assessment))}\n\n"
+        f"| slice | rows | accuracy | against the other rows |\n|---|---:|---:|---:|\n{rows}"
+    )
+
+
+def _bias(assessment: Assessment | None) -> str:
+    if assessment is None or not assessment.bias:
+        return f"Differences between groups of people: {NOT_MEASURED}."
+    rows = "\n".join(
+        f"| {_cell(each.group)} | {each.mean_movement:.3f} | {each.max_movement:.3f} | {each.label_flips} of "
+        f"{each.pairs} | {_cell(pair_in_words(each.worst))} |"
+        for each in assessment.bias
+    )
+    return (
+        "How far the score moves when one term takes the place of another in a sentence that judges nothing; it should "
+        "not. These are made-up English sentences: that real texts are treated alike is not shown.\n\n"
+        "| group | mean movement | largest | other label | the pair that moves most |\n"
+        f"|---|---:|---:|---:|---|\n{rows}"
+    )
+
+
+def _robustness(assessment: Assessment | None) -> str:
+    if assessment is None or not assessment.robustness:
+        return f"Typing errors, case, negation, emoji: {NOT_MEASURED}."
+    rows = "\n".join(
+        f"| {each.name} | {each.rows:,} | {shown(each.accuracy_before)} | {shown(each.accuracy_after)} | "
+        f"{shown(each.flip_rate)} |"
+        for each in assessment.robustness
+    )
+    return (
+        "Test rows, changed in ways that leave what they mean.\n\n"
+        f"| change | rows | accuracy before | after | share with another label |\n|---|---:|---:|---:|---:|\n{rows}"
+    )
+
+
+def _cell(text: str) -> str:
+    """Text from outside in a table: no line of its own, no column of its own."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _variants(results: Sequence[VariantResult]) -> str:
@@ -208,9 +282,21 @@ def _limits(findings: Findings, published: Manifest) -> str:
         else ""
     )
     return (
+        f"{findings.recipe.card.limits.rstrip()}{' ' if findings.recipe.card.limits else ''}"
         f"{seen if longest else ''}A score is the model's confidence; its calibration error on the test split is "
-        f"{shown(calibration)}. {neutral}Alone and in any batch a text gets the same answer, within "
-        f"{_moved(published):.1g}."
+        f"{shown(calibration)}. {neutral}{_movement(published.assessment)}Alone and in any batch a text gets the same "
+        f"answer, within {_moved(published):.1g}."
+    )
+
+
+def _movement(assessment: Assessment | None) -> str:
+    """The group of people whose terms move scores the most."""
+    most = max(assessment.bias, key=lambda each: each.max_movement, default=None) if assessment else None
+    if most is None:
+        return ""
+    return (
+        f"Exchanging one term for another in a neutral sentence moved a score by up to {most.max_movement:.2f} "
+        f"({_cell(most.group)}). "
     )
 
 

@@ -96,14 +96,14 @@ def _read_packaged(meaning: _Meaning, data: PackagedData, cache: Path, progress:
 
 def _read_file(meaning: _Meaning, data: FileData, progress: Progress) -> Table:
     columns = (data.text_column, data.label_column, *([data.id_column] if data.id_column else []))
-    rows = _rows(read_records(data.path, columns), meaning, progress, where=data.path.name)
-    return Table(data.path.name, "unknown", "local file", rows)
+    records = read_records(data.path, columns, field="data.path")
+    return Table(data.path.name, "unknown", "local file", _rows(records, meaning, progress, where=data.path.name))
 
 
-def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    """The rows of a table by its ending; a Parquet file is only asked for `columns`, where it has them.
+def read_records(path: Path, columns: Sequence[str] | None = None, *, field: str) -> Iterator[Record]:
+    """The rows of a .csv, .tsv, .jsonl or .parquet file, of Parquet only `columns` where given and there.
 
-    Raises DataInvalid for what is no such table, SourceUnavailable when it cannot be read.
+    `field` is what a message calls the path. Raises DataInvalid naming the line, SourceUnavailable.
     """
     readers: dict[str, Callable[[Path], Iterator[Record]]] = {
         ".csv": lambda path: _read_delimited(path, ","),
@@ -119,7 +119,7 @@ def read_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     except UnicodeDecodeError as error:
         raise DataInvalid(f"{path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
-        raise SourceUnavailable(f"data.path {path}: {error.strerror or 'cannot be read'}") from error
+        raise SourceUnavailable(f"{field} {path}: {error.strerror or 'cannot be read'}") from error
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Record]:
@@ -146,13 +146,14 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
             yield record
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            present = [column for column in columns if column in file.schema_arrow.names]
+            names = file.schema_arrow.names
+            present = names if columns is None else [column for column in columns if column in names]
             for batch in file.iter_batches(columns=present):
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:

@@ -5,6 +5,7 @@ SlipwayError                 (artifact/errors.py)
     ├── RecipeInvalid        exit 2  the recipe cannot be read, or asks for something impossible
     ├── SourceUnavailable    exit 1  data or an encoder is neither cached nor to be fetched; says what to put where
     ├── DataInvalid          exit 1  the data cannot be trained on; names the column or the row, never the text
+    ├── EvaluationInvalid    exit 2  what was asked to be measured cannot be: an unknown column, a bad condition
     ├── FineTuneFailed       exit 1  training went wrong: the loss is not a number, the disk is full
     └── GateRefused          exit 3  the release gate refused the model; nothing was published
 """
@@ -35,6 +36,13 @@ class DataInvalid(TrainingError):
     """The data cannot be trained on. The message names the column or the row, never the text itself."""
 
     code = "data_invalid"
+
+
+class EvaluationInvalid(TrainingError):
+    """What was asked to be measured cannot be. The message names the option or the field."""
+
+    code = "evaluation_invalid"
+    exit_status = 2
 
 
 class FineTuneFailed(TrainingError):

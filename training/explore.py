@@ -187,7 +187,7 @@ class Explorer:
         source = self.recipe.sources[0]
         clean = Cleaning(self.recipe.prepare)
         texts, labels = [], Counter[str]()
-        records = read_records(path, (source.text_column, source.label_column))
+        records = read_records(path, (source.text_column, source.label_column), field="data.path")
         for number, record in enumerate(records, start=1):
             texts.append(clean(text_cell(record, source.text_column, f"{path.name}, row {number}")))
             if record.get(source.label_column) is not None:

@@ -13,7 +13,7 @@ from training.bare import recipe_for
 from training.charts import Axes, bar_chart
 from training.errors import TrainingError
 from training.explore import Doubt, Drift, Exploration, Explorer, HeldOut, Pair
-from training.page import NOT_MEASURED, cards, figure, render_page, section, table
+from training.page import NOT_MEASURED, cards, figure, page, section, table
 from training.progress import progress_on
 from training.signals import Telling
 from training.texts import FLAWS
@@ -81,7 +81,7 @@ def render_exploration(found: Exploration, advice: Sequence[Advice]) -> str:
         *([(f"Drift to {found.drift.name}", _drift(found, found.drift))] if found.drift else []),
     )
     body = _header(found, advice) + "".join(section(title, body) for title, body in sections)
-    return render_page(f"{found.name}: exploration", body)
+    return page(f"{found.name}: exploration", body)
 
 
 def _header(found: Exploration, advice: Sequence[Advice]) -> str:

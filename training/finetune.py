@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from training.errors import FineTuneFailed, SourceUnavailable
+from training.errors import FineTuneFailed, RecipeInvalid, SourceUnavailable
 from training.evaluate import softmax
 from training.prepare import Prepared, Split
 from training.recipe import Recipe, TrainingSection
@@ -47,6 +47,18 @@ _QUANTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "max": 100}
 _UNBOUNDED_TOKENS: Final = 100_000
 _FALLBACK_TOKENS: Final = 512
 _BF16_WORTH_IT: Final = 1.15
+_SGD_MOMENTUM: Final = 0.9
+# Fields of [training] that the first runs did not have.
+_LATER: Final = frozenset({"class_weights", "optimizer", "dropout", "frozen_layers", "encoder_layers"})
+# What encoders call their dropout rates.
+_DROPOUTS: Final = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "dropout",
+    "attention_dropout",
+    "seq_classif_dropout",
+)
 
 
 class CurvePoint(BaseModel):
@@ -65,7 +77,8 @@ class CurvePoint(BaseModel):
 class FineTuned(BaseModel):
     """A finished run. Tokens count the special ones; quantiles are those of the training split, uncut.
 
-    `temperature` is what the best checkpoint's logits were divided by, 1 where nothing was.
+    `temperature` is what the best checkpoint's logits were divided by, 1 where nothing was. `threads` is what torch
+    computed with; 0 in runs of before it was kept.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,6 +86,7 @@ class FineTuned(BaseModel):
     model_dir: Path
     encoder_name: str
     precision: Precision
+    threads: int = 0
     seconds: float
     steps: int
     best_step: int
@@ -91,19 +105,26 @@ class _Run(BaseModel):
 
 
 def fine_tune(
-    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path, progress: Progress
+    recipe: Recipe,
+    prepared: Prepared,
+    encoder: EncoderFolder,
+    run_dir: Path,
+    progress: Progress,
+    callbacks: Sequence[transformers.TrainerCallback] = (),
+    report_to: Sequence[str] = (),
 ) -> FineTuned:
     """Train, keep the best checkpoint, and leave it in `run_dir`/model; go on where a killed run stopped.
 
-    Raises FineTuneFailed when the loss is not a number or the disk refuses, SourceUnavailable when the encoder
-    cannot be loaded.
+    `callbacks` watch the Trainer and may stop it; a run found finished calls none. `report_to` names integrations of
+    the Trainer (training/track.py). Raises FineTuneFailed when the loss is not a number or the disk refuses,
+    SourceUnavailable when the encoder cannot be loaded, RecipeInvalid when it has fewer layers than the recipe wants.
     """
     with quiet():
         try:
-            key = f"{run_key(recipe, prepared)} {_weights_digest(encoder.path)}"
+            key = f"{run_key(recipe, prepared)} {weights_digest(encoder.path)}"
             if (done := _finished(run_dir, key)) is not None:
                 return done
-            return _Job(recipe, prepared, encoder, run_dir, progress).run(key)
+            return _Job(recipe, prepared, encoder, run_dir, progress, callbacks, report_to).run(key)
         except OSError as error:
             raise FineTuneFailed(f"training in {run_dir}: {error.strerror or error}") from error
 
@@ -114,9 +135,34 @@ def run_key(recipe: Recipe, prepared: Prepared) -> str:
         "fingerprint": prepared.fingerprint,
         "max_rows": recipe.max_rows,
         "encoder": recipe.encoder.model_dump(mode="json"),
-        "training": recipe.training.model_dump(mode="json"),
+        "training": _deciding(recipe.training),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _deciding(section: TrainingSection) -> dict[str, Any]:
+    """The section's values. Fields that came later count only when set: runs of before them keep their key."""
+    values: dict[str, Any] = section.model_dump(mode="json")
+    defaults = {name: field.default for name, field in TrainingSection.model_fields.items()}
+    return {name: value for name, value in values.items() if name not in _LATER or value != defaults[name]}
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over the SHA-256 of each safetensors file in `folder`. Raises OSError."""
+    hasher = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            hasher.update(hashlib.file_digest(stream, "sha256").digest())
+    return hasher.hexdigest()
+
+
+def encoder_digest(folder: Path) -> str:
+    """SHA-256 over an encoder's configuration, tokenizer and weights: what decides a model. Raises OSError."""
+    hasher = hashlib.sha256(weights_digest(folder).encode())
+    for name in ("config.json", "tokenizer.json", "vocab.txt"):
+        if (path := folder / name).is_file():
+            hasher.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return hasher.hexdigest()
 
 
 def load_model(model_dir: Path, attention: Attention | None = "eager") -> transformers.PreTrainedModel:
@@ -174,7 +220,7 @@ def max_input_tokens(model: transformers.PreTrainedModel, tokenizer: transformer
 
 
 def parameter_groups(model: transformers.PreTrainedModel, section: TrainingSection) -> list[dict[str, Any]]:
-    """AdamW groups: the head at the full rate, each layer below it at `layer_decay` times the one above.
+    """The optimizer's groups: the head at the full rate, each layer below it at `layer_decay` times the one above.
 
     Layer-wise decay as in Howard & Ruder 2018 and Sun et al. 2019; biases and norms get no weight decay.
     """
@@ -182,6 +228,8 @@ def parameter_groups(model: transformers.PreTrainedModel, section: TrainingSecti
     layers = 1 + max((depth for depth in depths.values() if depth is not None), default=-1)
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         depth = depths[name]
         below = 0 if _in_head(name, model) else layers - (-1 if depth is None else depth)
         groups.setdefault((below, parameter.ndim < 2), []).append(parameter)
@@ -193,6 +241,35 @@ def parameter_groups(model: transformers.PreTrainedModel, section: TrainingSecti
         }
         for (below, plain), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
+
+
+def optimizer_of(model: transformers.PreTrainedModel, section: TrainingSection) -> torch.optim.Optimizer:
+    """The recipe's optimizer over the parameters that are trained."""
+    groups = parameter_groups(model, section)
+    if section.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=section.learning_rate, momentum=_SGD_MOMENTUM, nesterov=True)
+    if section.optimizer == "nadam":
+        return torch.optim.NAdam(groups, lr=section.learning_rate, decoupled_weight_decay=True)
+    if section.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, lr=section.learning_rate)
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def freeze(model: transformers.PreTrainedModel, layers: int) -> None:
+    """Leave the embeddings and the lowest `layers` layers as they are; with 0 everything is trained.
+
+    Raises RecipeInvalid when the encoder has fewer.
+    """
+    if not layers:
+        return
+    depths = {name: _depth(name) for name, _ in model.named_parameters()}
+    count = 1 + max((depth for depth in depths.values() if depth is not None), default=-1)
+    if layers > count:
+        raise RecipeInvalid(f"training.frozen_layers: {layers}, but the encoder has {count} layers")
+    for name, parameter in model.named_parameters():
+        depth = depths[name]
+        if not _in_head(name, model) and (depth is None or depth < layers):
+            parameter.requires_grad = False
 
 
 def soft_targets(split: Split, recipe: Recipe) -> npt.NDArray[np.float32]:
@@ -237,8 +314,17 @@ class _Job:
     """One run from encoder to best checkpoint."""
 
     def __init__(
-        self, recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path, progress: Progress
+        self,
+        recipe: Recipe,
+        prepared: Prepared,
+        encoder: EncoderFolder,
+        run_dir: Path,
+        progress: Progress,
+        callbacks: Sequence[transformers.TrainerCallback],
+        report_to: Sequence[str],
     ) -> None:
+        self._callbacks = callbacks
+        self._report_to = report_to
         self._recipe = recipe
         self._prepared = prepared
         self._encoder = encoder
@@ -249,7 +335,7 @@ class _Job:
         """Train or resume, then write the finished model. The clock counts this process only."""
         began = time.monotonic()
         transformers.set_seed(self._recipe.training.seed)
-        model, tokenizer = _load_encoder(self._encoder, self._recipe.labels)
+        model, tokenizer = _load_encoder(self._encoder, self._recipe)
         run = _begin(self._run_dir, key, lambda: choose_precision(self._recipe.training.precision, model))
         checkpoint = last_complete_checkpoint(self._run_dir)
         limit = max_input_tokens(model, tokenizer)
@@ -272,18 +358,22 @@ class _Job:
         validation = _examples(tokenizer, self._prepared.validation, plain, cut)
         # Metrics do not ask for an order, and like lengths together pad least.
         validation.sort(key=lambda example: len(example["input_ids"]))
-        optimizer = torch.optim.AdamW(parameter_groups(model, section), fused=True)
+        freeze(model, section.frozen_layers)
         trainer = _Trainer(
             model=model,
-            args=_arguments(section, precision, self._run_dir, len(train)),
+            args=_arguments(section, precision, self._run_dir, len(train), self._report_to),
             train_dataset=train,
             eval_dataset=validation,
             data_collator=_Collator(tokenizer),
             processing_class=tokenizer,
             compute_loss_func=soft_cross_entropy,
             compute_metrics=_validation_metrics,
-            optimizers=(optimizer, None),
-            callbacks=[transformers.EarlyStoppingCallback(section.patience), _Watch(self._progress)],
+            optimizers=(optimizer_of(model, section), None),
+            callbacks=[
+                transformers.EarlyStoppingCallback(section.patience),
+                _Watch(self._progress),
+                *self._callbacks,
+            ],
         )
         # The one that prints a dictionary to stdout at every reading; _Watch shows the same.
         trainer.remove_callback(transformers.PrinterCallback)
@@ -301,6 +391,7 @@ class _Job:
             model_dir=self._run_dir / "model",
             encoder_name=self._encoder.name,
             precision=run.precision,
+            threads=torch.get_num_threads(),
             seconds=seconds,
             steps=trainer.state.global_step,
             best_step=_step_of(Path(best)) if best else trainer.state.global_step,
@@ -482,7 +573,9 @@ class _Watch(transformers.TrainerCallback):  # type: ignore[misc]
         self._progress.remove_task(self._task)
 
 
-def _arguments(section: TrainingSection, precision: Precision, run_dir: Path, rows: int) -> Any:
+def _arguments(
+    section: TrainingSection, precision: Precision, run_dir: Path, rows: int, report_to: Sequence[str]
+) -> Any:
     steps_per_epoch = math.ceil(math.ceil(rows / section.batch_size) / section.accumulation)
     every = max(1, steps_per_epoch // section.evaluations_per_epoch)
     return transformers.TrainingArguments(
@@ -516,7 +609,7 @@ def _arguments(section: TrainingSection, precision: Precision, run_dir: Path, ro
         logging_nan_inf_filter=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(report_to) or "none",
     )
 
 
@@ -528,15 +621,12 @@ def _validation_metrics(outcome: transformers.EvalPrediction) -> dict[str, float
 
 
 def _load_encoder(
-    encoder: EncoderFolder, labels: Sequence[str]
+    encoder: EncoderFolder, recipe: Recipe
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerFast]:
-    names = dict(enumerate(labels))
     try:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
             encoder.path,
-            num_labels=len(labels),
-            id2label=names,
-            label2id={label: index for index, label in names.items()},
+            config=_configured(encoder.path, recipe),
             # A folder that already classifies something else keeps its encoder and gets a new head.
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
@@ -549,6 +639,30 @@ def _load_encoder(
     limit = max_input_tokens(model, tokenizer)
     tokenizer.model_max_length = limit
     return model, tokenizer
+
+
+def _configured(folder: Path, recipe: Recipe) -> transformers.PretrainedConfig:
+    """The encoder's configuration with the recipe's labels, dropout and number of layers. Raises RecipeInvalid."""
+    section = recipe.training
+    names = dict(enumerate(recipe.labels))
+    config = transformers.AutoConfig.from_pretrained(
+        folder,
+        num_labels=len(recipe.labels),
+        id2label=names,
+        label2id={label: index for index, label in names.items()},
+        local_files_only=True,
+    )
+    if section.dropout is not None:
+        for name in _DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, section.dropout)
+    if section.encoder_layers is not None:
+        if section.encoder_layers > config.num_hidden_layers:
+            raise RecipeInvalid(
+                f"training.encoder_layers: {section.encoder_layers}, but the encoder has {config.num_hidden_layers}"
+            )
+        config.num_hidden_layers = section.encoder_layers
+    return config
 
 
 def _begin(run_dir: Path, key: str, precision: Callable[[], Precision]) -> _Run:
@@ -575,15 +689,6 @@ def _finished(run_dir: Path, key: str) -> FineTuned | None:
         if run.key == key:
             return result.model_copy(update={"model_dir": run_dir / "model"})
     return None
-
-
-def _weights_digest(folder: Path) -> str:
-    """A local encoder may change under the same name."""
-    hasher = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            hasher.update(hashlib.file_digest(stream, "sha256").digest())
-    return hasher.hexdigest()
 
 
 def _checkpoints(run_dir: Path) -> list[Path]:

@@ -1,35 +1,81 @@
-"""What the pages have in common: one file of plain HTML and inline SVG that loads nothing.
+"""What every HTML page of training is made of: one page that loads nothing, with inline styles and SVG.
 
-A content security policy in the head forbids every request, whatever a data set's texts may hold.
+A content security policy in its head forbids every request. A figure that nobody measured reads "not measured".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Final
 
 import numpy as np
 
+from artifact.manifest import Estimate
 from training.charts import Axes, bar_chart
 
 NOT_MEASURED: Final = "not measured"
+METRICS: Final[Mapping[str, str]] = {
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "log_loss": "Log loss (nats)",
+    "calibration_error": "Calibration error",
+}
+LESS_IS_BETTER: Final = frozenset({"log_loss", "calibration_error"})
 _BARS: Final = 30
 
 
-def render_page(title: str, body: str) -> str:
-    """The whole page; `body` is ready HTML."""
-    style = (files("training") / "report.css").read_text(encoding="utf-8")
+def page(title: str, body: str) -> str:
+    """A whole document. `title` is text, `body` ready HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>{escape(title)}</title><style>{style}</style></head>\n'
+        f'content="light dark"><title>{escape(title)}</title><style>{_style()}</style></head>\n'
         f"<body><main>{body}</main></body></html>\n"
     )
 
 
+def shown(estimate: Estimate | None) -> str:
+    """`0.871 (0.850 to 0.891)`."""
+    if estimate is None or not np.isfinite(estimate.value):
+        return NOT_MEASURED
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def megabytes(size: int) -> str:
+    """Decimal megabytes; kilobytes for the tiny."""
+    return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{size / 1e3:.0f} kB"
+
+
+def stacked(estimate: Estimate | None) -> str:
+    """The value, and its interval in small letters below."""
+    value, _, rest = shown(estimate).partition(" (")
+    return f"{value}<small>{rest.rstrip(')')}</small>" if rest else value
+
+
+def span(estimate: Estimate) -> str:
+    """`95% interval 0.850 to 0.891`."""
+    return f"95% interval {estimate.low:.3f} to {estimate.high:.3f}"
+
+
+def cards(boxes: Iterable[tuple[str, str, str]]) -> str:
+    """The figures to see first: (title, value, note), all text."""
+    inside = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(title)}</span><small>{escape(note)}</small></div>'
+        for title, value, note in boxes
+    )
+    return f'<div class="cards">{inside}</div>'
+
+
+def _style() -> str:
+    return (files("training") / "report.css").read_text(encoding="utf-8")
+
+
 def section(title: str, body: str) -> str:
-    """A part of the page under its own heading."""
+    """A part of the page. `title` is text, `body` ready HTML."""
     return f"<section><h2>{escape(title)}</h2>{body}</section>\n"
 
 
@@ -43,22 +89,30 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "")
 
 
 def figure(caption: str, body: str) -> str:
-    """Ready HTML in a box under its caption."""
+    """A framed part with a caption. `caption` is text, `body` ready HTML."""
     return f"<figure><figcaption>{escape(caption)}</figcaption>{body}</figure>"
 
 
 def badge(*, good: bool, yes: str, no: str) -> str:
-    """`yes` in green or `no` in red."""
+    """A verdict, green or red."""
     return f'<span class="badge {"good" if good else "bad"}">{escape(yes if good else no)}</span>'
 
 
-def cards(facts: Iterable[tuple[str, str, str]]) -> str:
-    """The few figures one looks at first: title, value, note; plain text."""
-    boxes = "".join(
-        f'<div class="card"><b>{escape(value)}</b><span>{escape(title)}</span><small>{escape(note)}</small></div>'
-        for title, value, note in facts
+def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+    """Counts and shares; rows of `matrix` are the true labels."""
+    rows = []
+    for label, counts in zip(labels, matrix, strict=True):
+        total = sum(counts) or 1
+        cells = "".join(
+            f'<td style="--share:{count / total:.3f}"><b>{count:,}</b><small>{100 * count / total:.1f}%</small></td>'
+            for count in counts
+        )
+        rows.append(f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels)
+    return (
+        '<div class="scroll"><table class="confusion"><thead><tr><td class="corner">true ↓ predicted →</td>'
+        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-    return f'<div class="cards">{boxes}</div>'
 
 
 def length_chart(lengths: Sequence[int]) -> str:

@@ -1,6 +1,6 @@
 """`slipway train`: from a recipe to a published artifact, step by step, each step resumable.
 
-    fetch -> prepare -> baseline -> fine-tune -> evaluate -> export -> gate -> publish
+    fetch -> prepare -> baseline -> fine-tune -> evaluate -> export -> gate -> assess -> publish
 
     <run_dir>/fine-tune/    checkpoints and the best model (training/finetune.py)
     <run_dir>/export/       every candidate file, published or not
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,25 +32,42 @@ from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
 from artifact.files import cache_dir, record, write_atomically
-from artifact.manifest import GOLDEN, FileRecord, GateResult, Limits, Manifest, Provenance
+from artifact.manifest import GOLDEN, Assessment, FileRecord, GateResult, Limits, Manifest, Provenance
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
 from inference.layout import read_cpu
+from inference.model import Model
+from training.assess import Questions, assess, worst_sentence
 from training.baseline import train_baseline
 from training.card import render_card
 from training.data import read_table
+from training.data_card import render_data_card
 from training.errors import GateRefused, TrainingError
 from training.evaluate import Evaluation, evaluate, softmax
 from training.export import Export, export_model
-from training.finetune import FineTuned, fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
+from training.finetune import (
+    FineTuned,
+    encoder_digest,
+    fine_tune,
+    load_model,
+    load_tokenizer,
+    predict_logits,
+    quiet,
+    run_key,
+    weights_digest,
+)
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
+from training.labelled import rows_of
+from training.page import shown
 from training.prepare import Prepared, cleaned_as, prepare
 from training.progress import progress_on
 from training.recipe import Recipe, load_recipe, with_paths
 from training.reference import reference_of
-from training.report import Findings, beats_baseline, render_report, shown
-from training.sources import EncoderFolder, fetch_encoder
+from training.report import Findings, beats_baseline, render_report
+from training.runs import RunSummary, save_summary
+from training.sources import EncoderFolder, fetch_encoder, no_telemetry
 from training.steps import Steps, key_of, only_user, source_key
+from training.track import reporters, tracked
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _LIBRARIES: Final = (
@@ -64,6 +81,8 @@ _LIBRARIES: Final = (
 )
 _NO_RECORD: Final = FileRecord(sha256="0" * 64, bytes=0)
 _TITLE_WIDTH: Final = 10
+# Copies for five changes each: a few seconds for a small model. `slipway evaluate` takes more.
+_PERTURBED_ROWS: Final = 200
 
 
 class Published(BaseModel):
@@ -98,20 +117,21 @@ def train(
     loosens the gate, GateRefused when nothing may be published, and whatever its steps raise.
     """
     tightened(recipe.gate)
+    no_telemetry()
     console = console or Console(stderr=True, highlight=False)
     try:
         with quiet(), progress_on(console) as progress:
-            line = _Line(recipe, cache or cache_dir(os.environ), console, progress)
+            line = Line(recipe, cache or cache_dir(os.environ), console, progress)
             encoder, prepared = line.fetch_and_prepare()
             folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
-            with only_user(folder):
-                return _Run(line, encoder, prepared, folder).finish(repository, promote=promote)
+            with only_user(folder), tracked(recipe, folder) as record_run:
+                return _Run(line, encoder, prepared, folder, record_run).finish(repository, promote=promote)
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """What every step needs."""
 
     recipe: Recipe
@@ -148,7 +168,15 @@ class _Line:
 class _Run:
     """One run over prepared data, in its own folder."""
 
-    def __init__(self, line: _Line, encoder: EncoderFolder, prepared: Prepared, folder: Path) -> None:
+    def __init__(
+        self,
+        line: Line,
+        encoder: EncoderFolder,
+        prepared: Prepared,
+        folder: Path,
+        record_run: Callable[[RunSummary], None],
+    ) -> None:
+        self._record_run = record_run
         self._line = line
         self._recipe = line.recipe
         self._encoder = encoder
@@ -166,11 +194,35 @@ class _Run:
         export = self._export(tuned, weights)
         draft = self._with_reference(self._draft(tuned, export, evaluation, baseline), scores)
         verdict, gate_key = self._gate(draft, export, scores)
-        findings = self._findings(tuned, export, evaluation, baseline, _judged(draft, verdict))
+        judged = _judged(draft, verdict)
+        if verdict.passed:
+            judged = judged.model_copy(update={"assessment": self._assess(judged, gate_key, tuned.temperature)})
+        findings = self._findings(tuned, export, evaluation, baseline, judged)
         self._report(findings)
+        self._keep(findings, None)
         if not verdict.passed:
             raise GateRefused(f"{verdict.reasons()}; nothing was published, {self._folder / 'report.html'} tells more")
-        return self._publish(findings, verdict, repository, gate_key, promote=promote)
+        artifact = self._publish(findings, verdict, repository, gate_key, promote=promote)
+        self._keep(findings, artifact)
+        return artifact
+
+    def _keep(self, findings: Findings, artifact: Artifact | None) -> None:
+        """What the run came to, for `slipway runs` and for whoever tracks it."""
+        provenance = findings.manifest.provenance
+        summary = RunSummary(
+            model=self._recipe.name,
+            finished=datetime.now(UTC),
+            recipe=provenance.recipe,
+            data_fingerprint=provenance.data_fingerprint,
+            weights_digest=provenance.weights_digest,
+            steps=findings.fine_tuned.steps,
+            seconds=findings.fine_tuned.seconds,
+            metrics=findings.evaluation.metrics,
+            version=artifact.manifest.version if artifact else None,
+            digest=artifact.digest if artifact else "",
+        )
+        save_summary(self._folder, summary)
+        self._record_run(summary)
 
     def _baseline(self) -> Evaluation:
         recipe, prepared = self._recipe, self._prepared
@@ -191,7 +243,12 @@ class _Run:
     def _fine_tune(self) -> FineTuned:
         with self._line.timed("fine-tune") as said:
             tuned = fine_tune(
-                self._recipe, self._prepared, self._encoder, self._folder / "fine-tune", self._line.progress
+                self._recipe,
+                self._prepared,
+                self._encoder,
+                self._folder / "fine-tune",
+                self._line.progress,
+                report_to=reporters(self._recipe.track),
             )
             said.append(f"{tuned.steps:,} steps in {tuned.precision}, best at step {tuned.best_step:,}")
         return tuned
@@ -241,7 +298,7 @@ class _Run:
             variants=export.variants,
             length_quantiles=tuned.length_quantiles,
             files=files | {GOLDEN: _NO_RECORD, export.preprocessing.tokenizer: _NO_RECORD},
-            provenance=self._provenance(),
+            provenance=self._provenance(tuned),
             gate=GateResult(
                 passed=False,
                 test_rows=evaluation.rows,
@@ -257,7 +314,7 @@ class _Run:
         tokenizer = Tokenizer.from_file(str(self._folder / "export" / draft.preprocessing.tokenizer))
         return draft.model_copy(update={"reference": reference_of(draft, tokenizer, self._prepared.test.texts, scores)})
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self, tuned: FineTuned) -> Provenance:
         return Provenance(
             created=datetime.now(UTC),
             recipe=public_recipe(self._recipe),
@@ -270,6 +327,10 @@ class _Run:
             libraries=libraries(),
             git_commit=git_commit(ROOT),
             platform=platform.platform(),
+            encoder_digest=encoder_digest(self._encoder.path),
+            weights_digest=weights_digest(tuned.model_dir),
+            precision=tuned.precision,
+            threads=tuned.threads,
         )
 
     def _gate(self, draft: Manifest, export: Export, scores: Floats) -> tuple[Verdict, str]:
@@ -303,6 +364,25 @@ class _Run:
                 self._line.console.print(f"  [yellow]{result.name} is not published:[/yellow] {result.reason}")
         return self._steps.save("gate", key, Verdict, verdict), key
 
+    def _assess(self, judged: Manifest, gate_key: str, temperature: float) -> Assessment:
+        """Where the default variant is weaker, for whom, and under what changes, through the serving code."""
+        key = key_of(gate_key, temperature)
+        found = self._steps.load("assess", key, Assessment)
+        if found is not None:
+            self._line.say("assess", worst_sentence(found))
+            return found
+        folder, variant = self._folder / "export", judged.variants[0]
+        with self._line.timed("assess") as said:
+            model = Model.open(Artifact(folder, judged, ""), variant=variant.name)
+            try:
+                questions = Questions(perturbed_rows=_PERTURBED_ROWS)
+                rows = rows_of(self._prepared)
+                found = assess(model, rows, questions, self._line.progress, temperature=temperature).assessment
+            finally:
+                model.close()
+            said.append(worst_sentence(found))
+        return self._steps.save("assess", key, Assessment, found)
+
     def _findings(
         self, tuned: FineTuned, export: Export, evaluation: Evaluation, baseline: Evaluation, judged: Manifest
     ) -> Findings:
@@ -330,7 +410,7 @@ class _Run:
         self, findings: Findings, verdict: Verdict, repository: Path, gate_key: str, *, promote: bool
     ) -> Artifact:
         """Publish once: a run that finds its own artifact in place leaves it there."""
-        key = key_of(gate_key, str(repository.resolve()))
+        key = key_of(gate_key, self._recipe.card.model_dump(mode="json"), str(repository.resolve()))
         if (artifact := _intact(self._steps.load("published", key, Published))) is not None:
             if promote:
                 Repository(repository).set_alias(artifact.manifest.name, PRODUCTION, artifact.manifest.version)
@@ -351,6 +431,7 @@ class _Run:
         for name in (*weights, manifest.preprocessing.tokenizer, GOLDEN):
             shutil.copyfile(self._folder / "export" / name, staged / name)
         (staged / "MODEL_CARD.md").write_text(render_card(findings, manifest), encoding="utf-8")
+        (staged / "DATA_CARD.md").write_text(render_data_card(findings), encoding="utf-8")
         (staged / "report.html").write_text(render_report(findings), encoding="utf-8")
 
 
@@ -398,7 +479,7 @@ def _version(artifact: Artifact) -> str:
 
 def public_recipe(recipe: Recipe) -> dict[str, Any]:
     """The recipe for the manifest: a folder on the machine that trained is nobody else's business, its name may be."""
-    values: dict[str, Any] = recipe.model_dump(mode="json")
+    values: dict[str, Any] = recipe.model_dump(mode="json", exclude={"tune", "track"})
     values["data"] = with_paths(recipe.data, lambda path: Path(path.name)).model_dump(mode="json")
     if recipe.encoder.source == "folder":
         values["encoder"]["name"] = Path(recipe.encoder.name).name

@@ -158,7 +158,13 @@ class TrainingSection(_Part):
     layer_decay: float = Field(1.0, gt=0, le=1, description="Learning-rate factor from each layer to the one below.")
     batch_size: int = Field(32, ge=1, le=4096, description="Rows in one forward pass.")
     accumulation: int = Field(1, ge=1, le=1024, description="Forward passes per optimizer step.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW weight decay; none on biases and norms.")
+    optimizer: Literal["adamw", "nadam", "adafactor", "sgd"] = Field(
+        "adamw", description="sgd has Nesterov momentum of 0.9; weight decay is decoupled in the others."
+    )
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay; none on biases and norms.")
+    dropout: float | None = Field(None, ge=0, lt=1, description="Dropout of encoder and head; its own where left out.")
+    frozen_layers: int = Field(0, ge=0, le=1000, description="Lowest layers not trained, and the embeddings with them.")
+    encoder_layers: int | None = Field(None, ge=1, description="Keep so many of the encoder's lowest layers; or all.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Decay after the warm-up.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
@@ -177,6 +183,47 @@ class TrainingSection(_Part):
     best_by: Literal["accuracy", "log_loss"] = Field("log_loss", description="What makes a checkpoint the best.")
 
 
+class Search(_Part):
+    """What one field may be in a study: some choices, or the numbers from low to high."""
+
+    choices: tuple[bool | int | float | str, ...] | None = Field(None, min_length=1, description="Values to choose of.")
+    low: int | float | None = Field(None, description="Smallest value; whole numbers give whole numbers.")
+    high: int | float | None = Field(None, description="Greatest value.")
+    log: bool = Field(False, description="Search by ratio rather than by difference.")
+    step: int | float | None = Field(None, gt=0, description="Only low, low + step, and so on.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.choices is None) == (self.low is None and self.high is None):
+            raise ValueError("give either choices, or low and high")
+        if self.choices is None and (self.low is None or self.high is None or self.low > self.high):
+            raise ValueError("give low and a high that is not smaller")
+        if self.log and (self.choices is not None or self.step is not None or (self.low or 0) <= 0):
+            raise ValueError("log needs a low above 0, and neither choices nor step")
+        return self
+
+
+class TuneSection(_Part):
+    """How `slipway tune` looks for better values; `slipway train` ignores it."""
+
+    sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="Who proposes the next values.")
+    trials: int = Field(20, ge=1, le=100_000, description="Trials in all; a grid has no more than its cells.")
+    seed: int = Field(13, ge=0, lt=2**32, description="Seeds the proposals; each trial trains with training.seed.")
+    objective: Literal["accuracy", "log_loss"] = Field("accuracy", description="What is best on the validation split.")
+    latency: bool = Field(False, description="A second objective: measured seconds for one text of median length.")
+    prune: bool = Field(True, description="Stop a trial that is below the median of the others; not with latency.")
+    warmup_trials: int = Field(5, ge=1, description="Finished trials before any is pruned and before TPE guides.")
+    space: dict[Literal["training", "encoder"], dict[str, Search]] = Field({}, description="Field -> what it may be.")
+
+
+class TrackSection(_Part):
+    """Who else is told how a run goes. Everything is off unless it is named here."""
+
+    mlflow: bool = Field(False, description="A local MLflow store, runs/mlflow.db, or MLFLOW_TRACKING_URI.")
+    tensorboard: bool = Field(False, description="TensorBoard events in the run's own folder.")
+    comet: bool = Field(False, description="Comet, as comet_ml is set up: this one leaves the machine.")
+
+
 class GateSection(_Part):
     """Floors tighter than the ones in code; a looser one is refused by the gate."""
 
@@ -184,6 +231,18 @@ class GateSection(_Part):
     max_neighbour_score_difference: float | None = Field(None, ge=0, description="Alone against among neighbours.")
     min_label_agreement: float | None = Field(None, ge=0, le=1, description="Reduced precision against fp32.")
     min_accuracy_difference: float | None = Field(None, ge=-1, le=0, description="Lower bound, as a fraction.")
+
+
+class CardSection(_Part):
+    """What only a person can say, for MODEL_CARD.md and DATA_CARD.md. What is left out reads "not stated"."""
+
+    intended_use: str = Field("", max_length=5000, description="What the model is for, and who should use it.")
+    out_of_scope: str = Field("", max_length=5000, description="What it must not be used for.")
+    limits: str = Field("", max_length=5000, description="Weaknesses that no measurement of ours shows.")
+    collection: str = Field("", max_length=5000, description="How the data was collected and labelled, by whom.")
+    data_licence: str = Field("", max_length=200, description="Licence of the data, where its source states none.")
+    language: str = Field("", max_length=100, description="Language of the texts, as a BCP 47 tag such as en or de-AT.")
+    contact: str = Field("", max_length=500, description="Who answers questions.")
 
 
 class Recipe(_Part):
@@ -200,6 +259,9 @@ class Recipe(_Part):
     split: SplitFractions = SplitFractions()
     training: TrainingSection = TrainingSection()
     gate: GateSection = GateSection()
+    card: CardSection = CardSection()
+    tune: TuneSection = TuneSection()
+    track: TrackSection = TrackSection()
 
     @model_validator(mode="after")
     def _labels_make_sense(self) -> Self:
@@ -279,6 +341,8 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     if recipe.encoder.source == "folder":
         anchored = str(folder / Path(recipe.encoder.name).expanduser())
         updates["encoder"] = recipe.encoder.model_copy(update={"name": anchored})
+        if "name" in recipe.tune.space.get("encoder", {}):
+            updates["tune"] = _anchored_space(recipe.tune, folder)
     return recipe.model_copy(update=updates)
 
 
@@ -289,6 +353,14 @@ def with_paths(data: AnyData, change: Callable[[Path], Path]) -> AnyData:
     if isinstance(data, JoinedData):
         return data.model_copy(update={"sources": tuple(with_paths(source, change) for source in data.sources)})
     return data
+
+
+def _anchored_space(tune: TuneSection, folder: Path) -> TuneSection:
+    """Encoders that a study chooses between, where they are folders."""
+    search = tune.space["encoder"]["name"]
+    choices = tuple(str(folder / Path(str(choice)).expanduser()) for choice in search.choices or ())
+    named = {"encoder": {**tune.space["encoder"], "name": search.model_copy(update={"choices": choices})}}
+    return tune.model_copy(update={"space": {**tune.space, **named}})
 
 
 def _sentence(error: ValidationError) -> str:

@@ -11,33 +11,28 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-import numpy as np
-
-from artifact.manifest import Estimate, Manifest, VariantResult
-from training.charts import Axes, Series, interval, line_chart
+from artifact.manifest import Manifest, VariantResult
+from training.assess_page import assessment_sections, evaluation_plots, metrics_table
+from training.charts import Axes, Series, line_chart
 from training.evaluate import Evaluation
 from training.finetune import FineTuned
-from training.page import NOT_MEASURED as NOT_MEASURED
-from training.page import badge as _badge
-from training.page import figure as _figure
-from training.page import length_chart as _length_chart
-from training.page import render_page
-from training.page import section as _section
-from training.page import table as _table
+from training.page import (
+    NOT_MEASURED,
+    badge,
+    cards,
+    figure,
+    length_chart,
+    megabytes,
+    page,
+    section,
+    span,
+    stacked,
+    table,
+)
 from training.prepare import Prepared, Split
 from training.recipe import Recipe
 from training.sources import EncoderFolder
 
-METRICS: Final[Mapping[str, str]] = {
-    "accuracy": "Accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
-    "roc_auc": "ROC AUC",
-    "log_loss": "Log loss (nats)",
-    "calibration_error": "Calibration error",
-}
-LESS_IS_BETTER: Final = frozenset({"log_loss", "calibration_error"})
 _COUNTS: Final[Mapping[str, str]] = {
     "read": "rows read",
     "empty": "empty after normalisation",
@@ -87,27 +82,16 @@ def beats_baseline(findings: Findings) -> bool:
 def render_report(findings: Findings) -> str:
     """The whole page."""
     sections = (
-        _section("What it is worth", _worth(findings)),
-        _section("On the test split", _test_plots(findings)),
-        _section("How it learned", _learning(findings)),
-        _section("The gate", _gate(findings)),
-        _section("Speed", _speed(findings.manifest.gate.variants)),
-        _section("The data", _data(findings)),
-        _section("Where it comes from", _provenance(findings)),
+        section("What it is worth", _worth(findings)),
+        section("On the test split", _test_plots(findings)),
+        *assessment_sections(findings.manifest.assessment),
+        section("How it learned", _learning(findings)),
+        section("The gate", _gate(findings)),
+        section("Speed", _speed(findings.manifest.gate.variants)),
+        section("The data", _data(findings)),
+        section("Where it comes from", _provenance(findings)),
     )
-    return render_page(f"{findings.manifest.name}: training report", _header(findings) + "".join(sections))
-
-
-def shown(estimate: Estimate | None) -> str:
-    """`0.871 (0.850 to 0.891)`."""
-    if estimate is None or not np.isfinite(estimate.value):
-        return NOT_MEASURED
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-
-def megabytes(size: int) -> str:
-    """Decimal megabytes; kilobytes for the tiny."""
-    return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{size / 1e3:.0f} kB"
+    return page(f"{findings.manifest.name}: training report", _header(findings) + "".join(sections))
 
 
 def _header(findings: Findings) -> str:
@@ -115,46 +99,28 @@ def _header(findings: Findings) -> str:
     accuracy, baseline = findings.evaluation.metrics["accuracy"], findings.baseline.metrics["accuracy"]
     published = sum(result.published for result in manifest.gate.variants)
     refused = [result.name for result in manifest.gate.variants if not result.published]
-    cards = (
+    boxes = cards(
         (
-            "accuracy on the test split",
-            f"{accuracy.value:.3f}",
-            f"95% interval {accuracy.low:.3f} to {accuracy.high:.3f}",
-        ),
-        ("frozen-encoder baseline", f"{baseline.value:.3f}", f"95% interval {baseline.low:.3f} to {baseline.high:.3f}"),
-        ("test rows", f"{findings.evaluation.rows:,}", "never trained on, never used to choose"),
-        (
-            "variants published",
-            f"{published} of {len(manifest.gate.variants)}",
-            f"refused by the gate: {', '.join(refused) or 'none'}",
-        ),
+            ("accuracy on the test split", f"{accuracy.value:.3f}", span(accuracy)),
+            ("frozen-encoder baseline", f"{baseline.value:.3f}", span(baseline)),
+            ("test rows", f"{findings.evaluation.rows:,}", "never trained on, never used to choose"),
+            (
+                "variants published",
+                f"{published} of {len(manifest.gate.variants)}",
+                f"refused by the gate: {', '.join(refused) or 'none'}",
+            ),
+        )
     )
-    boxes = "".join(
-        f'<div class="card"><b>{value}</b><span>{escape(title)}</span><small>{escape(note)}</small></div>'
-        for title, value, note in cards
-    )
-    verdict = _badge(good=manifest.gate.passed, yes="gate passed", no="gate refused: nothing published")
+    verdict = badge(good=manifest.gate.passed, yes="gate passed", no="gate refused: nothing published")
     description = findings.recipe.description or f"A model for {manifest.task}."
     created = manifest.provenance.created.strftime("%Y-%m-%d %H:%M UTC")
     return (
         f'<header><p class="kicker">Slipway training report · {created}</p><h1>{escape(manifest.name)} {verdict}</h1>'
-        f'<p class="lead">{escape(description)}</p><div class="cards">{boxes}</div></header>\n'
+        f'<p class="lead">{escape(description)}</p>{boxes}</header>\n'
     )
 
 
 def _worth(findings: Findings) -> str:
-    ours, baseline = findings.evaluation.metrics, findings.baseline.metrics
-    rows = []
-    for key, title in METRICS.items():
-        if key not in ours:
-            continue
-        pair = [ours[key]] + ([baseline[key]] if key in baseline else [])
-        span = (min(each.low for each in pair), max(each.high for each in pair))
-        dots = interval(pair[0].value, pair[0].low, pair[0].high, span) + "".join(
-            interval(other.value, other.low, other.high, span, "muted") for other in pair[1:]
-        )
-        note = " <small>less is better</small>" if key in LESS_IS_BETTER else ""
-        rows.append((escape(title) + note, shown(ours[key]), shown(baseline.get(key)), dots))
     verdict = (
         "The fine-tuned model beats the baseline: their accuracy intervals do not overlap."
         if beats_baseline(findings)
@@ -164,7 +130,7 @@ def _worth(findings: Findings) -> str:
     return (
         f"<p>{verdict} Intervals are 95% bootstrap intervals over the test rows; the baseline is the same encoder, "
         f"frozen, under a logistic regression.{escape(positive)}</p>"
-        + _table(("Metric", "Fine-tuned", "Baseline", "Fine-tuned above, baseline below"), rows, kind="metrics")
+        + metrics_table({"Fine-tuned": findings.evaluation.metrics, "Baseline": findings.baseline.metrics})
     )
 
 
@@ -173,52 +139,8 @@ def _binary(findings: Findings) -> bool:
 
 
 def _test_plots(findings: Findings) -> str:
-    evaluation, baseline = findings.evaluation, findings.baseline
-    unit = (0.0, 1.0)
-    roc = [Series("fine-tuned", evaluation.roc, "c0"), Series("baseline", baseline.roc, "c1")]
-    bins = [
-        Series(name, [(each.confidence, each.accuracy) for each in found.calibration if each.count], tone, marks=True)
-        for name, found, tone in (("fine-tuned", evaluation, "c0"), ("baseline", baseline, "c1"))
-    ]
-    roc_chart = line_chart(
-        "ROC curve",
-        Axes("false positive rate", "true positive rate", unit, unit),
-        roc if evaluation.roc else [],
-        diagonal=True,
-    )
-    calibration = line_chart("Calibration", Axes("confidence", "accuracy", _from_half(bins), unit), bins, diagonal=True)
-    return (
-        '<div class="figures">'
-        + "".join(
-            (
-                _figure("ROC curve", roc_chart),
-                _figure("Calibration: how often it is right when it is this sure", calibration),
-                _figure("Confusion matrix", _confusion(evaluation.confusion_matrix, findings.prepared.labels)),
-            )
-        )
-        + "</div>"
-    )
-
-
-def _from_half(series: Sequence[Series]) -> tuple[float, float]:
-    """Confidence cannot be below one over the number of labels: do not draw what cannot be."""
-    least = min((x for line in series for x, _ in line.points), default=0.0)
-    return (0.5, 1.0) if least >= 0.5 else (0.0, 1.0)
-
-
-def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    rows = []
-    for label, counts in zip(labels, matrix, strict=True):
-        total = sum(counts) or 1
-        cells = "".join(
-            f'<td style="--share:{count / total:.3f}"><b>{count:,}</b><small>{100 * count / total:.1f}%</small></td>'
-            for count in counts
-        )
-        rows.append(f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>')
-    head = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels)
-    return (
-        '<div class="scroll"><table class="confusion"><thead><tr><td class="corner">true ↓ predicted →</td>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    return evaluation_plots(
+        {"fine-tuned": findings.evaluation, "baseline": findings.baseline}, findings.prepared.labels
     )
 
 
@@ -240,14 +162,14 @@ def _learning_charts(tuned: FineTuned) -> Iterator[str]:
         Series("validation", [(point.step, point.loss) for point in validation], "c1", marks=True),
     )
     drawn = [line for line in losses if line.points]
-    yield _figure("Loss", line_chart("Loss curves", Axes("step", "loss (nats)"), drawn))
+    yield figure("Loss", line_chart("Loss curves", Axes("step", "loss (nats)"), drawn))
     accuracy = [(point.step, point.accuracy) for point in validation if point.accuracy is not None]
     axes = Axes("step", "accuracy", y_span=_around(accuracy))
     chart = line_chart("Validation accuracy", axes, [Series("validation", accuracy, "c1", marks=True)])
-    yield _figure("Accuracy on the validation split", chart)
+    yield figure("Accuracy on the validation split", chart)
     rates = [(point.step, 1e5 * point.learning_rate) for point in tuned.curve if point.learning_rate is not None]
     chart = line_chart("Learning rate", Axes("step", "rate, in 1e-5"), [Series("rate", rates, "c2")])
-    yield _figure("Learning rate (of the classification head)", chart)
+    yield figure("Learning rate (of the classification head)", chart)
 
 
 def _around(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
@@ -275,7 +197,7 @@ def _gate(findings: Findings) -> str:
         f"<p>Every variant answered all {gate.test_rows:,} test texts through the serving code: alone, among random "
         "neighbours in batches of 2, 8 and 32, and through the queue. Score differences are from torch; the reference "
         "for labels is torch for fp32 formats and the fp32 ONNX file for reduced precision.</p>"
-        + _table(_GATE_HEAD, [_gate_row(result, kinds.get(result.name, "")) for result in gate.variants], kind="gate")
+        + table(_GATE_HEAD, [_gate_row(result, kinds.get(result.name, "")) for result in gate.variants], kind="gate")
         + (f'<ul class="reasons">{refused}</ul>' if refused else "")
         + "".join(_checks(result) for result in gate.variants if result.checks)
     )
@@ -284,7 +206,7 @@ def _gate(findings: Findings) -> str:
 def _gate_row(result: VariantResult, kind: str) -> list[str]:
     return [
         f"{escape(result.name)}<small>{escape(kind)}</small>",
-        _badge(good=result.published, yes="published", no="refused"),
+        badge(good=result.published, yes="published", no="refused"),
         *(_gate_figures(result) if result.checks else [NOT_MEASURED] * (len(_GATE_HEAD) - 2)),
     ]
 
@@ -292,18 +214,12 @@ def _gate_row(result: VariantResult, kind: str) -> list[str]:
 def _gate_figures(result: VariantResult) -> list[str]:
     return [
         megabytes(result.bytes),
-        _stacked(result.metrics.get("accuracy")),
+        stacked(result.metrics.get("accuracy")),
         f"{100 * result.label_agreement:.1f}%",
         f"{result.max_score_difference:.2g} / {result.mean_score_difference:.2g}",
         f"{result.neighbour_max_score_difference:.2g}",
         f"{result.neighbour_label_flips:,}",
     ]
-
-
-def _stacked(estimate: Estimate | None) -> str:
-    """The value, and its interval in small letters below."""
-    value, _, rest = shown(estimate).partition(" (")
-    return f"{value}<small>{rest.rstrip(')')}</small>" if rest else value
 
 
 def _checks(result: VariantResult) -> str:
@@ -312,14 +228,14 @@ def _checks(result: VariantResult) -> str:
             escape(check.name),
             f"{check.measured:.4g}",
             escape(check.required),
-            _badge(good=check.passed, yes="holds", no="fails"),
+            badge(good=check.passed, yes="holds", no="fails"),
         )
         for check in result.checks
     ]
     held = sum(check.passed for check in result.checks)
-    table = _table(("Floor", "Measured", "Required", ""), rows, kind="checks")
     summary = f"{escape(result.name)}: {held} of {len(result.checks)} floors hold"
-    return f"<details><summary>{summary}</summary>{table}</details>"
+    floors = table(("Floor", "Measured", "Required", ""), rows, kind="checks")
+    return f"<details><summary>{summary}</summary>{floors}</details>"
 
 
 def _speed(results: Sequence[VariantResult]) -> str:
@@ -327,7 +243,7 @@ def _speed(results: Sequence[VariantResult]) -> str:
     lengths = sorted({cell["tokens"] for result in measured for cell in result.speed})
     if not lengths:
         return f'<p class="none">{NOT_MEASURED}</p>'
-    charts = "".join(_figure(f"Texts of {tokens:g} tokens", _speed_chart(measured, tokens)) for tokens in lengths)
+    charts = "".join(figure(f"Texts of {tokens:g} tokens", _speed_chart(measured, tokens)) for tokens in lengths)
     rows = [
         (
             escape(result.name),
@@ -342,7 +258,7 @@ def _speed(results: Sequence[VariantResult]) -> str:
     return (
         "<p>Inputs per second on one thread, tokenization included, by inputs in a batch; all inputs of a batch have "
         "the same length. The table gives inputs per second and the time of one execution, for batch x tokens.</p>"
-        f'<div class="figures">{charts}</div>' + _table(head, rows, kind="speed")
+        f'<div class="figures">{charts}</div>' + table(head, rows, kind="speed")
     )
 
 
@@ -376,11 +292,11 @@ def _data(findings: Findings) -> str:
         "Duplicates were removed before the rows were divided by a hash of their own text, so that adding rows never "
         "moves a row from one split to another.</p>"
         '<div class="figures">'
-        + _figure("What became of the rows", _table(("Step", "Rows"), rows, kind="counts"))
-        + _figure(f"Tokens per training text ({quantiles})", _length_chart(findings.lengths))
-        + _figure(
+        + figure("What became of the rows", table(("Step", "Rows"), rows, kind="counts"))
+        + figure(f"Tokens per training text ({quantiles})", length_chart(findings.lengths))
+        + figure(
             f"Labels in each split (balance: p = {prepared.balance_p_value:.2f})",
-            _table(("Split", "Rows", *map(escape, prepared.labels)), balance, kind="counts"),
+            table(("Split", "Rows", *map(escape, prepared.labels)), balance, kind="counts"),
         )
         + "".join(_more_counts(prepared))
         + "</div>"
@@ -399,7 +315,7 @@ def _more_counts(prepared: Prepared) -> Iterator[str]:
     for caption, unit, counts in tables:
         if counts:
             rows = [(escape(name), f"{count:,}") for name, count in counts.items()]
-            yield _figure(caption, _table(("", unit), rows, kind="counts"))
+            yield figure(caption, table(("", unit), rows, kind="counts"))
 
 
 def _label_cell(split: Split, index: int) -> str:
@@ -428,7 +344,7 @@ def _provenance(findings: Findings) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in findings.notes)
     recipe = escape(json.dumps(provenance.recipe, indent=2))
     return (
-        _table(("Fact", ""), rows, kind="facts")
+        table(("Fact", ""), rows, kind="facts")
         + (f"<details><summary>Export</summary><ul>{notes}</ul></details>" if notes else "")
         + f"<details><summary>Recipe</summary><pre>{recipe}</pre></details>"
     )

@@ -164,10 +164,10 @@ def fetch_encoder(encoder: Encoder, cache: Path, progress: Progress) -> EncoderF
 
 
 def no_telemetry() -> None:
-    """Keep the hub's libraries from reporting which of their functions are used."""
+    """Keep the hub's libraries and the trackers from reporting which of their functions are used."""
     import huggingface_hub.constants
 
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
 
 

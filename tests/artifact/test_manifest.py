@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from artifact.manifest import FORMAT_VERSION, FileName, FileRecord, Manifest, ModelName, TextPreprocessing, Variant
+from artifact.manifest import (
+    FORMAT_VERSION,
+    Assessment,
+    CalibrationResult,
+    Estimate,
+    FileName,
+    FileRecord,
+    Manifest,
+    ModelName,
+    SliceResult,
+    TextPreprocessing,
+    Variant,
+)
 from tests.artifact.build import draft
 
 RECORD = FileRecord(sha256="0" * 64, bytes=1)
@@ -29,6 +41,26 @@ def test_a_manifest_survives_being_written_and_read() -> None:
 
 def test_fields_nobody_knows_are_ignored() -> None:
     assert Manifest.model_validate_json(as_json(colour="blue")) == draft(files=WHOLE)
+
+
+def test_an_assessment_is_optional_and_survives() -> None:
+    figure = Estimate(value=0.9, low=0.8, high=0.95)
+    part = SliceResult(by="length", name="2 to 9 tokens", rows=3, accuracy=figure)
+    assessment = Assessment(
+        variant="fp32",
+        data="rows",
+        rows=3,
+        metrics={"accuracy": figure},
+        slices=(part,),
+        worst_slice=part,
+        calibration=CalibrationResult(best_temperature=1.0, after={"log_loss": figure}),
+    )
+    manifest = draft(files=WHOLE, assessment=assessment)
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+    # As published before there were any.
+    old = draft(files=WHOLE).model_dump(mode="json")
+    del old["assessment"]
+    assert Manifest.model_validate_json(json.dumps(old)).assessment is None
 
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION, FORMAT_VERSION - 1])

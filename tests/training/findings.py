@@ -8,14 +8,20 @@ import numpy as np
 
 from artifact.manifest import (
     GOLDEN,
+    Assessment,
+    BiasResult,
+    CalibrationResult,
     CheckResult,
     Estimate,
     FileRecord,
     GateResult,
     Limits,
     Manifest,
+    PerturbationResult,
     Provenance,
+    SliceResult,
     TensorSpec,
+    TermPair,
     Variant,
     VariantResult,
 )
@@ -134,5 +140,48 @@ def _manifest() -> Manifest:
                 ),
                 VariantResult(name="int8", published=False, reason=REASON),
             ),
+        ),
+    )
+
+
+def assessment() -> Assessment:
+    """Made-up figures, with a slice and a pair of terms that are clearly worse."""
+    good, bad = Estimate(value=0.9, low=0.85, high=0.94), Estimate(value=0.61, low=0.5, high=0.71)
+    apart = Estimate(value=-0.29, low=-0.4, high=-0.18)
+    worst = SliceResult(by="genre", name="horror | <b>", rows=80, accuracy=bad, difference=apart)
+    return Assessment(
+        variant="fp32",
+        data=NASTY,
+        rows=200,
+        metrics={"accuracy": good, "calibration_error": Estimate(value=0.04, low=0.03, high=0.06)},
+        slices=(SliceResult(by="length", name="3 to 9 tokens", rows=120, accuracy=good), worst),
+        worst_slice=worst,
+        bias=(
+            BiasResult(
+                group="pets",
+                terms=2,
+                texts=2,
+                pairs=1,
+                mean_movement=0.2,
+                max_movement=0.412,
+                label_flips=1,
+                worst=TermPair(template="About {term}.", terms=("cats", "dogs"), label="positive", scores=(0.7, 0.288)),
+            ),
+        ),
+        robustness=(
+            PerturbationResult(
+                name="typos",
+                rows=190,
+                accuracy_before=good,
+                accuracy_after=bad,
+                difference=apart,
+                flip_rate=Estimate(value=0.3, low=0.2, high=0.4),
+            ),
+        ),
+        calibration=CalibrationResult(
+            temperature=1.5,
+            best_temperature=1.02,
+            before={"calibration_error": Estimate(value=0.09, low=0.07, high=0.11)},
+            after={"calibration_error": Estimate(value=0.04, low=0.03, high=0.06)},
         ),
     )

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.training import tiny
-from tests.training.findings import REASON, findings
+from tests.training.findings import REASON, assessment, findings
 from training.card import render_card
 from training.sources import EncoderFolder
 
@@ -56,6 +56,32 @@ def test_what_nobody_measured_reads_so() -> None:
 def test_a_model_that_is_no_better_says_so() -> None:
     assert "beats its baseline" in card()[1]
     assert "not shown to be better" in card(skill=0.3)[1]
+
+
+def test_an_assessment_fills_the_tables() -> None:
+    found = findings()
+    _, body = card(manifest=found.manifest.model_copy(update={"assessment": assessment()}))
+    assert "| genre: horror \\| <b> | 80 | 0.610 (0.500 to 0.710) | -0.290 (-0.400 to -0.180) |" in body
+    assert "| pets | 0.200 | 0.412 | 1 of 1 | “About {term}.” cats 0.70, dogs 0.29 (positive) |" in body
+    assert "| typos | 190 | 0.900 (0.850 to 0.940) | 0.610 (0.500 to 0.710) | 0.300 (0.200 to 0.400) |" in body
+    assert "temperature of 1.500" in body
+    assert "neutral sentence moved a score by up to 0.41 (pets)." in body
+    assert "without it 0.090 (0.070 to 0.110), with it 0.040 (0.030 to 0.060)" in body
+
+
+def test_without_an_assessment_nothing_is_claimed() -> None:
+    _, body = card()
+    for what in ("by length or by groups of texts", "between groups of people", "negation, emoji", "their calibration"):
+        assert f"{what}: not measured." in body
+
+
+def test_the_recipe_says_what_it_is_for() -> None:
+    assert "intended use: not stated" in card()[1]
+    section = {"intended_use": "Sorting.", "out_of_scope": "Hiring.", "limits": "Only films.", "language": "fr"}
+    front, body = card(recipe=tiny.recipe(card=section))
+    for said in ("intended use: Sorting.", "out of scope: Hiring.", "Only films. 99% of"):
+        assert said in body
+    assert front["language"] == "fr"
 
 
 def packaged() -> object:

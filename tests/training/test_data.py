@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from artifact.errors import SlipwayError
 from tests.training import tiny
-from training.data import Row, read_table
+from training.data import Row, read_records, read_table
 from training.errors import DataInvalid, SourceUnavailable
 
 SECRET = "what the customer wrote"
@@ -56,6 +56,15 @@ def test_parquet(tmp_path: Path, progress: Progress) -> None:
     table = pyarrow.table({"other": [1, 2], "text": ["it, was good", "bad\nfilm"], "label": ["positive", "negative"]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     assert read(tmp_path / "a.parquet", progress) == EXPECTED
+
+
+@pytest.mark.parametrize("columns", [None, ["a"], ["a", "absent"]])
+def test_records_have_every_column_or_those_asked_for(tmp_path: Path, columns: list[str] | None) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1], "b": ["x"]}), tmp_path / "t.parquet")
+    expected = {"a": 1, "b": "x"} if columns is None else {"a": 1}
+    assert list(read_records(tmp_path / "t.parquet", columns, field="--data")) == [expected]
+    with pytest.raises(SourceUnavailable, match="--data "):
+        list(read_records(tmp_path / "absent.csv", field="--data"))
 
 
 def test_other_columns_and_names(tmp_path: Path, progress: Progress) -> None:

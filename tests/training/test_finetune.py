@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from safetensors.numpy import load_file
 
 from tests.training import tiny
 from training import finetune
-from training.errors import FineTuneFailed, SourceUnavailable
-from training.finetune import fine_tune, load_model, load_tokenizer, predict_logits
+from training.errors import FineTuneFailed, RecipeInvalid, SourceUnavailable
+from training.finetune import fine_tune, load_model, load_tokenizer, predict_logits, run_key
 from training.prepare import Prepared, Split, prepare
 from training.sources import EncoderFolder
 from training.temperature import best_temperature, divide_logits
@@ -112,13 +113,14 @@ def test_the_same_seed_gives_the_same_weights(
 ) -> None:
     recipe = tiny.recipe(training__epochs=1)
     one, other = (fine_tune(recipe, prepared, encoder, tmp_path / name, progress) for name in ("a", "b"))
-    assert _weights_differ_by(one.model_dir, other.model_dir) == 0.0
+    assert _bytes_of(one) == _bytes_of(other)
 
 
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from rich.progress import Progress
+from safetensors.numpy import load_file
 import transformers
 from tests.training import tiny
 from training import finetune
@@ -147,7 +149,7 @@ with Progress(disable=True) as bars:
 """
 
 
-def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint_to_the_same_weights(
     prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
 ) -> None:
     run_dir = tmp_path / "killed"
@@ -167,7 +169,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
     assert resumed.resumed
     assert not whole.resumed
     assert [point.step for point in resumed.curve] == [point.step for point in whole.curve]
-    assert _weights_differ_by(resumed.model_dir, whole.model_dir) < 1e-5
+    assert _bytes_of(resumed) == _bytes_of(whole)
 
 
 def test_accumulation_changes_nothing_but_memory(
@@ -280,7 +282,7 @@ def test_a_model_trained_in_bf16_is_calibrated_in_fp32(
 
 
 def test_layers_below_learn_more_slowly(encoder: EncoderFolder) -> None:
-    model = finetune._load_encoder(encoder, ("negative", "positive"))[0]
+    model = finetune._load_encoder(encoder, tiny.recipe())[0]
     section = tiny.recipe(training__layer_decay=0.5, training__learning_rate=0.8).training
     groups = finetune.parameter_groups(model, section)
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
@@ -336,7 +338,7 @@ def test_the_loss_is_cross_entropy() -> None:
 
 
 def test_a_wanted_precision_is_not_second_guessed(encoder: EncoderFolder) -> None:
-    model = finetune._load_encoder(encoder, ("negative", "positive"))[0]
+    model = finetune._load_encoder(encoder, tiny.recipe())[0]
     assert finetune.choose_precision("fp32", model) == "fp32"
     assert finetune.choose_precision("auto", model) in {"fp32", "bf16", "fp16"}
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -352,6 +354,51 @@ def test_roberta_loses_two_positions_to_padding() -> None:
     assert finetune.max_input_tokens(model, transformers.BertTokenizerFast()) == 32
 
 
-def _weights_differ_by(one: Path, other: Path) -> float:
-    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    return max(float(np.abs(first[name] - second[name]).max()) for name in first)
+def _bytes_of(run: finetune.FineTuned) -> bytes:
+    return (run.model_dir / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "nadam", "adafactor", "sgd"])
+def test_every_optimizer_trains_what_is_not_frozen(
+    optimizer: str, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    recipe = tiny.recipe(
+        training__epochs=0.3, training__optimizer=optimizer, training__frozen_layers=1, training__dropout=0.2
+    )
+    result = fine_tune(recipe, prepared, encoder, tmp_path, progress)
+    before = load_file(encoder.path / "model.safetensors")
+    after = {
+        name.removeprefix("bert."): value for name, value in load_file(result.model_dir / "model.safetensors").items()
+    }
+    moved = {name for name, value in before.items() if name in after and not np.array_equal(value, after[name])}
+    assert not [name for name in moved if name.startswith(("embeddings.", "encoder.layer.0."))]
+    assert "encoder.layer.1.output.dense.weight" in moved
+    config = json.loads((result.model_dir / "config.json").read_text())
+    assert config["hidden_dropout_prob"] == config["attention_probs_dropout_prob"] == 0.2
+
+
+def test_the_lowest_layers_of_an_encoder_can_be_kept_alone(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    recipe = tiny.recipe(training__epochs=0.1, training__encoder_layers=1)
+    model = load_model(fine_tune(recipe, prepared, encoder, tmp_path, progress).model_dir)
+    assert len(model.bert.encoder.layer) == 1
+
+
+@pytest.mark.parametrize("field", ["frozen_layers", "encoder_layers"])
+def test_more_layers_than_there_are_are_refused(
+    field: str, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    recipe = tiny.recipe(**{f"training__{field}": 3})
+    with pytest.raises(RecipeInvalid, match=rf"training\.{field}: 3, but the encoder has 2"):
+        fine_tune(recipe, prepared, encoder, tmp_path, progress)
+
+
+def test_fields_that_came_later_leave_the_keys_of_earlier_runs_alone(prepared: Prepared) -> None:
+    """The first key was made before those fields existed."""
+    as_it_was = replace(prepared, fingerprint="sha256:0")
+    assert run_key(tiny.recipe(), as_it_was) == "cf204b3265504e2382ba3eed22955d7551e559ae3b17e94803effae0b399adf9"
+    others = [{"class_weights": "balanced"}, {"optimizer": "sgd"}, {"dropout": 0.1}, {"frozen_layers": 1}]
+    others.append({"encoder_layers": 1})
+    keys = {run_key(tiny.recipe(training=change), as_it_was) for change in others}
+    assert len(keys) == len(others)

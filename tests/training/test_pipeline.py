@@ -18,7 +18,7 @@ from inference.model import Model
 from tests.training import tiny
 from training.errors import GateRefused, RecipeInvalid
 from training.pipeline import ROOT, cpu_name, git_commit, libraries, public_recipe, train
-from training.recipe import PrepareSection, Recipe, load_recipe, parse_recipe
+from training.recipe import CardSection, PrepareSection, Recipe, load_recipe, parse_recipe
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 def test_every_step_reports_in_one_line(place: Place) -> None:
     steps = [line.split()[1] for line in place.said.splitlines() if line.startswith("✓")]
-    assert steps == ["fetch", "prepare", "baseline", "fine-tune", "evaluate", "export", "gate", "publish"]
+    assert steps == ["fetch", "prepare", "baseline", "fine-tune", "evaluate", "export", "gate", "assess", "publish"]
 
 
 def test_the_published_artifact_is_whole_and_answers(place: Place) -> None:
@@ -83,6 +83,7 @@ def test_the_published_artifact_is_whole_and_answers(place: Place) -> None:
         "tokenizer.json",
         "golden.json",
         "MODEL_CARD.md",
+        "DATA_CARD.md",
         "report.html",
     } <= artifact.manifest.files.keys()
     assert artifact.unlisted() == []
@@ -112,8 +113,25 @@ def test_the_manifest_says_where_the_model_came_from(place: Place) -> None:
     assert sum(map(sum, manifest.gate.confusion_matrix)) == manifest.gate.test_rows
 
 
+def test_the_artifact_says_where_it_is_weaker(place: Place) -> None:
+    manifest = place.artifact.manifest
+    found = manifest.assessment
+    assert found is not None
+    assert (found.variant, found.rows) == ("fp32", manifest.gate.test_rows)
+    # Through the serving path and in torch: the same model.
+    assert found.metrics["accuracy"].value == manifest.gate.reference_metrics["accuracy"].value
+    assert sum(each.rows for each in found.slices if each.by == "length") == found.rows
+    assert {each.name for each in found.robustness} >= {"typos", "negation"}
+    assert len(found.bias) == 7
+    assert found.calibration.temperature is not None
+    assert found.calibration.before.keys() == found.calibration.after.keys()
+    report, card = ((place.artifact.path / name).read_text() for name in ("report.html", "MODEL_CARD.md"))
+    assert found.bias[0].worst.terms[0] in report
+    assert "| length: " in card
+
+
 def test_no_path_of_this_machine_is_published(place: Place) -> None:
-    for name in ("manifest.json", "MODEL_CARD.md", "report.html", "golden.json"):
+    for name in ("manifest.json", "MODEL_CARD.md", "DATA_CARD.md", "report.html", "golden.json"):
         assert str(place.home) not in (place.artifact.path / name).read_text()
 
 
@@ -121,7 +139,7 @@ def test_a_run_that_is_done_does_nothing_again(place: Place) -> None:
     artifact, said = place.again(place.home / "models")
     assert (artifact.path, artifact.digest) == (place.artifact.path, place.artifact.digest)
     found = {line.split()[1] for line in said.splitlines() if "found finished" in line}
-    assert {"baseline", "export", "gate", "publish"} <= found
+    assert {"baseline", "export", "gate", "assess", "publish"} <= found
     assert Repository(place.home / "models").versions("tiny") == [1]
 
 
@@ -136,6 +154,16 @@ def test_another_run_is_another_version_and_takes_over_when_asked(place: Place, 
     place.again(repository, promote=True)
     assert Repository(repository).versions("tiny") == [1, 2]
     assert Repository(repository).aliases("tiny") == {"production": 2}
+
+
+def test_what_only_a_person_can_say_makes_a_new_version(place: Place, tmp_path: Path) -> None:
+    first, _ = place.again(tmp_path / "models")
+    recipe = place.recipe.model_copy(update={"card": CardSection(intended_use="Sorting letters to the editor.")})
+    second = train(recipe, tmp_path / "models", place.run_dir, cache=place.home / "cache", console=Console(quiet=True))
+    assert (first.manifest.version, second.manifest.version) == (1, 2)
+    for name in ("MODEL_CARD.md", "DATA_CARD.md"):
+        assert "intended use: not stated" in (first.path / name).read_text()
+        assert "intended use: Sorting letters to the editor." in (second.path / name).read_text()
 
 
 def test_a_damaged_artifact_is_published_anew(place: Place, tmp_path: Path) -> None:

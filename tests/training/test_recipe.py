@@ -11,6 +11,7 @@ from training import recipe as module
 from training.errors import RecipeInvalid
 from training.recipe import FileData, HubData, PackagedData, Recipe, bundled_recipes, load_recipe
 
+_NESTED = {"source", "data", "encoder", "prepare", "split", "training", "gate", "card", "tune", "track"}
 MINIMAL = """
 name = "mine"
 task = "text-classification"
@@ -130,11 +131,18 @@ def test_the_gate_section_is_parsed_and_bounded() -> None:
         tiny.recipe(gate__min_label_agreement=1.5)
 
 
+def test_what_a_person_says_for_the_cards_is_optional() -> None:
+    assert tiny.recipe().card.intended_use == ""
+    assert tiny.recipe(card={"intended_use": "Sorting letters."}).card.intended_use == "Sorting letters."
+    with pytest.raises(RecipeInvalid, match=r"card\.intended: unknown key"):
+        tiny.recipe(card={"intended": "Sorting letters."})
+
+
 def test_every_field_is_described() -> None:
     sections = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
     for section in sections:
         for name, field in section.model_fields.items():
-            nested = name in {"source", "data", "encoder", "prepare", "split", "training", "gate"}
+            nested = name in _NESTED
             assert field.description or nested, f"{section.__name__}.{name} has no description"
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from artifact.manifest import Estimate
 from tests.training.findings import NASTY, REASON, findings
-from training.report import METRICS, beats_baseline, megabytes, render_report, shown
+from training.page import METRICS, megabytes, shown
+from training.report import beats_baseline, render_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

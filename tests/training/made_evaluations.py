@@ -1,0 +1,49 @@
+"""Made-up evaluations for what is printed and drawn."""
+
+import numpy as np
+
+from artifact.manifest import Estimate
+from tests.training.findings import assessment
+from training.assess import Answers, Assessed
+from training.compare import compare
+from training.evaluate import evaluate
+from training.evaluation import Evaluated
+from training.folds import CrossValidation, FoldResult
+
+LABELS = ("negative", "positive")
+
+
+def evaluated(*, beside: bool = False) -> Evaluated:
+    """A model that is right on 70 of 100 rows; `beside` it one that is right on 50."""
+    truth = np.arange(100) % 2
+    first, second = (_scores(truth, right) for right in (70, 50))
+    comparison = compare(("a:1 fp32", "a:2 fp32"), (first, second), truth, LABELS, warnings=("mind <this>",))
+    return Evaluated(
+        model="a:1",
+        digest="sha256:1",
+        labels=LABELS,
+        assessed=Assessed(assessment(), evaluate(first, truth, LABELS, resamples=50), Answers(first, (3,) * 100)),
+        comparison=comparison if beside else None,
+        other=evaluate(second, truth, LABELS, resamples=50) if beside else None,
+    )
+
+
+def _scores(truth: np.ndarray, right: int) -> np.ndarray:
+    predicted = np.where(np.arange(len(truth)) < right, truth, 1 - truth)
+    return np.stack([0.9 - 0.8 * predicted, 0.1 + 0.8 * predicted], axis=1)
+
+
+def validated() -> CrossValidation:
+    """Three folds."""
+    values = (0.8, 0.7, 0.9)
+    folds = tuple(
+        FoldResult(
+            fold=number,
+            train_rows=200,
+            rows=100,
+            metrics={"accuracy": Estimate(value=value, low=value - 0.05, high=value + 0.05)},
+        )
+        for number, value in enumerate(values, start=1)
+    )
+    mean = {"accuracy": Estimate(value=0.8, low=0.58, high=1.02)}
+    return CrossValidation(recipe="tiny", model="fine-tuned", data="<reviews>", folds=folds, mean=mean)

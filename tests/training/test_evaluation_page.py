@@ -1,0 +1,44 @@
+"""training/evaluation_page.py: one page that loads nothing, with every section."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.training.made_evaluations import evaluated, validated
+from tests.training.test_report import Page
+from training.evaluation_page import render_folds, render_model
+
+
+@pytest.mark.parametrize(
+    "page", [render_model(evaluated()), render_model(evaluated(beside=True)), render_folds(validated())]
+)
+def test_a_page_is_whole_and_loads_nothing(page: str) -> None:
+    parsed = Page(page)
+    assert not {"script", "link", "img", "iframe", "object", "image", "use"} & set(parsed.tags)
+    assert not re.search(r"url\(|@import|https?://", page)
+    assert "default-src 'none'" in page
+    assert "svg" in parsed.tags
+
+
+def test_a_model_has_every_section() -> None:
+    text = Page(render_model(evaluated(beside=True))).text
+    for title in ("What it is worth", "On these rows", "Where it is weaker", "Swapped terms", "Changed texts"):
+        assert title in text
+    for figure in ("accuracy on the worst slice", "genre: horror | <b>", "McNemar", "mind <this>", "group: pets"):
+        assert figure in text
+
+
+def test_a_model_without_a_worst_slice_says_so() -> None:
+    found = evaluated()
+    bare = found.assessed.assessment.model_copy(update={"worst_slice": None, "bias": ()})
+    text = Page(render_model(replace(found, assessed=replace(found.assessed, assessment=bare)))).text
+    assert "no slice has enough rows" in text
+    assert "not measured" in text
+
+
+def test_folds_are_drawn_and_listed() -> None:
+    text = Page(render_folds(validated())).text
+    assert "Cross-validated on <reviews>." in text
+    assert "0.800 (0.580 to 1.020)" in text
+    assert "fold 2, 100 rows" in text

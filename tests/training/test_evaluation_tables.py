@@ -1,0 +1,49 @@
+"""training/evaluation_tables.py: every figure is printed, the worst is named, and warnings are there."""
+
+import io
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
+
+from tests.training.made_evaluations import evaluated, validated
+from training.evaluation_tables import fold_tables, model_tables
+
+
+def printed(parts: Iterable[RenderableType]) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=250)
+    for part in parts:
+        console.print(part, markup=False)
+    return out.getvalue()
+
+
+def test_one_model() -> None:
+    shown = printed(model_tables(evaluated()))
+    for figure in (
+        "a:1 fp32 on 200 rows",
+        "0.900 (0.850 to 0.940)",
+        "temperature 1.500; these rows ask for another 1.020",
+        "genre: horror | <b>",
+        "The worst slice is genre: horror",
+        "“About {term}.” cats 0.70, dogs 0.29 (positive)",
+        "typos",
+        "0.300 (0.200 to 0.400)",
+    ):
+        assert figure in shown
+    assert "McNemar" not in shown
+
+
+def test_two_models() -> None:
+    shown = printed(model_tables(evaluated(beside=True)))
+    assert "Accuracy of a:1 fp32 minus a:2 fp32: +0.200" in shown
+    assert "only a:1 fp32 is right on 20 rows, only a:2 fp32 on 0; p = 1.91e-06" in shown
+    assert "80.0% of the rows" in shown
+    assert "So a:1 fp32 is more accurate on these rows." in shown
+    assert "Note: mind <this>." in shown
+
+
+def test_folds() -> None:
+    shown = printed(fold_tables(validated()))
+    assert "tiny, fine-tuned: 3 folds over 300 rows of <reviews> (no test row)" in shown
+    assert "0.800 (0.580 to 1.020)" in shown
+    assert "Worst fold: 2, accuracy 0.700 (0.650 to 0.750)." in shown

@@ -1,0 +1,238 @@
+"""`slipway evaluate`: a published model on held-out rows, or a recipe by cross-validation."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from artifact.files import cache_dir, write_atomically
+from artifact.manifest import Manifest
+from artifact.repository import Artifact
+from inference.model import Model
+from inference.plan import find_variant
+from training.assess import Answers, Assessed, Questions, Rows, answer, assess, check_columns
+from training.bias import load_probes
+from training.compare import Comparison, check_labels, compare, in_order
+from training.data import read_table
+from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
+from training.evaluate import Evaluation, evaluate
+from training.finetune import quiet, run_key
+from training.folds import CrossValidation, FoldResult, check_folds, cross_validate
+from training.labelled import file_rows, held_out_rows, reading_for, recipe_of
+from training.page import shown
+from training.prepare import prepare
+from training.progress import progress_on
+from training.recipe import Recipe, load_recipe
+from training.sources import fetch_encoder
+from training.steps import only_user
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to evaluate on and look at. Without `data` it is the test split of the model's own recipe."""
+
+    data: Path | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    recipe: str | None = None
+    variant: str | None = None
+    against_variant: str | None = None
+    groups: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    probes: Path | None = None
+    perturbed_rows: int = 500
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Everything that was found about one model, and about the one beside it."""
+
+    model: str
+    digest: str
+    labels: tuple[str, ...]
+    assessed: Assessed
+    comparison: Comparison | None
+    other: Evaluation | None
+
+    def document(self) -> dict[str, Any]:
+        """One JSON document."""
+        return {
+            "model": self.model,
+            "digest": self.digest,
+            "assessment": self.assessed.assessment.model_dump(mode="json"),
+            "confusion_matrix": self.assessed.evaluation.confusion_matrix,
+            "comparison": self.comparison and self.comparison.model_dump(mode="json"),
+        }
+
+
+def evaluate_model(artifact: Artifact, other: Artifact | None, asked: Asked, console: Console) -> Evaluated:
+    """Measure one published model, through the code that serves it, and compare it with `other` on the same rows.
+
+    Raises EvaluationInvalid or DataInvalid before a model is loaded wherever the question or the rows are at fault,
+    and what reading data and loading a model raise.
+    """
+    questions = Questions(
+        groups=asked.groups,
+        conditions=asked.conditions,
+        probes=load_probes(asked.probes),
+        perturbed_rows=asked.perturbed_rows,
+        seed=asked.seed,
+    )
+    _check_other(artifact.manifest, other, asked)
+    with quiet(), progress_on(console) as progress:
+        rows = _rows(artifact.manifest, asked, progress)
+        check_columns(rows, questions)
+        with _served(artifact, asked.variant) as model:
+            assessed = assess(model, rows, questions, progress, temperature=_temperature(artifact.manifest))
+        if other is None:
+            return _evaluated(artifact, assessed)
+        with _served(other, asked.against_variant) as model:
+            second = answer(model, rows.texts, progress)
+            variant = model.variant.name
+    return _compared(artifact, other, variant, assessed, second, rows, asked)
+
+
+def _check_other(manifest: Manifest, other: Artifact | None, asked: Asked) -> None:
+    """Before minutes of predicting: raises EvaluationInvalid for other labels, ArtifactNotFound for no such variant."""
+    if other is not None:
+        check_labels(other.manifest.labels, manifest.labels)
+        if asked.against_variant is not None:
+            find_variant(other.manifest, asked.against_variant)
+    elif asked.against_variant is not None:
+        raise EvaluationInvalid("--against-variant goes with --against")
+
+
+def _evaluated(artifact: Artifact, assessed: Assessed) -> Evaluated:
+    manifest = artifact.manifest
+    return Evaluated(_title(manifest), artifact.digest, manifest.labels, assessed, None, None)
+
+
+def _compared(
+    artifact: Artifact,
+    other: Artifact,
+    other_variant: str,
+    assessed: Assessed,
+    second: Answers,
+    rows: Rows,
+    asked: Asked,
+) -> Evaluated:
+    names, labels = artifact.manifest.labels, rows.labels
+    scores = in_order(second.scores, other.manifest.labels, names)
+    warnings = []
+    if (
+        asked.data is None
+        and other.manifest.provenance.data_fingerprint != artifact.manifest.provenance.data_fingerprint
+    ):
+        warnings.append(
+            f"{_title(other.manifest)} was trained on other data: these rows may be among those it has learned"
+        )
+    comparison = compare(
+        (
+            f"{_title(artifact.manifest)} {assessed.assessment.variant}",
+            f"{_title(other.manifest)} {other_variant}",
+        ),
+        (assessed.answers.scores, scores),
+        labels,
+        names,
+        warnings=warnings,
+        seed=asked.seed,
+    )
+    found = _evaluated(artifact, assessed)
+    return Evaluated(
+        found.model,
+        found.digest,
+        names,
+        assessed,
+        comparison,
+        evaluate(scores, labels, names, seed=asked.seed),
+    )
+
+
+def _rows(manifest: Manifest, asked: Asked, progress: Progress) -> Rows:
+    if asked.data is None:
+        recipe = recipe_of(manifest, asked.recipe)
+        return held_out_rows(manifest, recipe, cache_dir(os.environ), progress)
+    return file_rows(
+        asked.data, reading_for(manifest, _known_recipe(manifest, asked), asked.text_column, asked.label_column)
+    )
+
+
+def _known_recipe(manifest: Manifest, asked: Asked) -> Recipe | None:
+    """For a file the recipe only says what its columns and labels are called; one that cannot be read is no loss."""
+    try:
+        return recipe_of(manifest, asked.recipe)
+    except RecipeInvalid:
+        if asked.recipe is not None:
+            raise
+        return None
+
+
+@contextmanager
+def _served(artifact: Artifact, variant: str | None) -> Iterator[Model]:
+    """The model as the service would run it, golden answers checked."""
+    model = Model.load(artifact, variant=variant)
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+def _temperature(manifest: Manifest) -> float | None:
+    return manifest.assessment.calibration.temperature if manifest.assessment else None
+
+
+def _title(manifest: Manifest) -> str:
+    return f"{manifest.name}:{manifest.version}"
+
+
+def evaluate_recipe(
+    name_or_path: str, folds: int, console: Console, *, baseline: bool = False, run_dir: Path | None = None
+) -> CrossValidation:
+    """Cross-validate a recipe over its train and validation splits. A fold that an earlier run finished is kept.
+
+    Raises what loading, preparing and fine-tuning raise.
+    """
+    check_folds(folds)
+    recipe = load_recipe(name_or_path)
+    try:
+        with quiet(), progress_on(console) as progress:
+            cache = cache_dir(os.environ)
+            encoder = fetch_encoder(recipe.encoder, cache, progress)
+            prepared = prepare(read_table(recipe, cache, progress), recipe, progress)
+            folder = run_dir or Path("runs") / recipe.name / f"folds-{run_key(recipe, prepared)[:16]}"
+            with only_user(folder):
+                return cross_validate(
+                    recipe,
+                    prepared,
+                    encoder,
+                    folder,
+                    progress,
+                    folds=folds,
+                    baseline=baseline,
+                    on_fold=lambda fold: _say(console, fold, folds),
+                )
+    except OSError as error:
+        raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
+
+
+def _say(console: Console, fold: FoldResult, folds: int) -> None:
+    found = "  [dim]found finished[/dim]" if fold.found else ""
+    accuracy = shown(fold.metrics["accuracy"])
+    console.print(
+        f"[green]✓[/green] fold {fold.fold} of {folds}  accuracy {accuracy} on {fold.rows:,} rows{found}",
+        soft_wrap=True,
+    )
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write the report at once or not at all. Raises TrainingError when the disk refuses."""
+    try:
+        write_atomically(path, page.encode())
+    except OSError as error:
+        raise TrainingError(f"--report {path}: {error.strerror or error}") from error

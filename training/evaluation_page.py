@@ -1,0 +1,98 @@
+"""The page of `slipway evaluate --report`: what the tables say, with plots, in one file that loads nothing."""
+
+from html import escape
+
+from training.assess_page import assessment_sections, evaluation_plots, metrics_table
+from training.charts import interval
+from training.evaluation import Evaluated
+from training.evaluation_tables import comparison_sentences
+from training.folds import CrossValidation
+from training.page import METRICS, NOT_MEASURED, cards, page, section, shown, span, stacked, table
+
+
+def render_model(found: Evaluated) -> str:
+    """One published model, beside another where there was one."""
+    assessment = found.assessed.assessment
+    evaluations = {found.model: found.assessed.evaluation}
+    if found.comparison and found.other:
+        evaluations = {found.comparison.first: found.assessed.evaluation, found.comparison.second: found.other}
+    worst = assessment.worst_slice
+    moved = max(assessment.bias, key=lambda each: each.max_movement, default=None)
+    boxes = cards(
+        (
+            ("accuracy", f"{assessment.metrics['accuracy'].value:.3f}", span(assessment.metrics["accuracy"])),
+            ("rows", f"{assessment.rows:,}", assessment.data),
+            (
+                "accuracy on the worst slice",
+                f"{worst.accuracy.value:.3f}" if worst else NOT_MEASURED,
+                f"{worst.by}: {worst.name}" if worst else "no slice has enough rows",
+            ),
+            (
+                "largest move by a swapped term",
+                f"{moved.max_movement:.3f}" if moved else NOT_MEASURED,
+                f"group: {moved.group}" if moved else "",
+            ),
+        )
+    )
+    header = _header(f"{found.model} {assessment.variant}", f"On {assessment.data}.", boxes)
+    metrics = metrics_table({name: each.metrics for name, each in evaluations.items()})
+    sections = (
+        section("What it is worth", _against(found) + metrics),
+        section("On these rows", evaluation_plots(evaluations, found.labels)),
+        *assessment_sections(assessment),
+    )
+    return page(f"{found.model}: evaluation", header + "".join(sections))
+
+
+def _against(found: Evaluated) -> str:
+    lines = comparison_sentences(found.comparison) if found.comparison else ()
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+
+
+def _header(title: str, lead: str, boxes: str) -> str:
+    return (
+        f'<header><p class="kicker">Slipway evaluation</p><h1>{escape(title)}</h1>'
+        f'<p class="lead">{escape(lead)}</p>{boxes}</header>\n'
+    )
+
+
+def render_folds(found: CrossValidation) -> str:
+    """A cross-validated recipe."""
+    accuracy, worst = found.mean["accuracy"], found.worst_fold
+    rows = sum(fold.rows for fold in found.folds)
+    boxes = cards(
+        (
+            ("mean accuracy", f"{accuracy.value:.3f}", span(accuracy)),
+            ("folds", str(len(found.folds)), f"{rows:,} rows, each held out once; no test row"),
+            ("worst fold", f"{worst.metrics['accuracy'].value:.3f}", f"fold {worst.fold}, {worst.rows:,} rows"),
+        )
+    )
+    header = _header(f"{found.recipe}: {found.model}", f"Cross-validated on {found.data}.", boxes)
+    means = section(
+        "Mean over the folds",
+        "<p>Folds share most of their training rows, so the interval is the corrected one of Nadeau and Bengio "
+        "(2003).</p>"
+        + table(("Metric", "Mean"), [(escape(METRICS[key]), shown(found.mean[key])) for key in _names(found)]),
+    )
+    return page(f"{found.recipe}: cross-validation", header + means + section("Fold by fold", _folds(found)))
+
+
+def _names(found: CrossValidation) -> list[str]:
+    return [key for key in METRICS if key in found.mean]
+
+
+def _folds(found: CrossValidation) -> str:
+    accuracies = [fold.metrics["accuracy"] for fold in found.folds]
+    ends = (min(each.low for each in accuracies), max(each.high for each in accuracies))
+    rows = [
+        (
+            str(fold.fold),
+            f"{fold.train_rows:,}",
+            f"{fold.rows:,}",
+            *(stacked(fold.metrics.get(key)) for key in _names(found)),
+            interval(accuracy.value, accuracy.low, accuracy.high, ends),
+        )
+        for fold, accuracy in zip(found.folds, accuracies, strict=True)
+    ]
+    head = ("Fold", "Trained on", "Rows", *(escape(METRICS[key]) for key in _names(found)), "Accuracy")
+    return table(head, rows, kind="metrics")

@@ -1,0 +1,262 @@
+"""k-fold cross-validation of a recipe: every row is held out once, and a finished fold is kept.
+
+    <run_dir>/fold-<i>/     the fine-tuning of fold i; removed when its scores are kept
+    <run_dir>/steps/        scores of finished folds, and the baseline's embeddings
+
+Only the train and validation splits take part: the test split stays unseen, so that what is chosen by
+cross-validation can still be tested. A row's fold follows from the hash of its own text, as its split does, by bytes
+that decide nothing else.
+"""
+
+import hashlib
+import itertools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+from rich.progress import Progress
+
+from artifact.manifest import Estimate
+from training.baseline import classify, embed
+from training.errors import DataInvalid, EvaluationInvalid
+from training.evaluate import Evaluation, evaluate, softmax
+from training.finetune import fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
+from training.intervals import mean_over_folds
+from training.prepare import Prepared, Split
+from training.recipe import Recipe
+from training.sources import EncoderFolder
+from training.steps import Steps, key_of
+
+LEAST, MOST = 2, 20
+_FOLD_BYTES: Final = slice(16, 24)
+_VALIDATION_BYTES: Final = slice(24, 32)
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+OnFold = Callable[["FoldResult"], None]
+
+
+class FoldResult(BaseModel):
+    """One fold: metrics on the rows it held out. `found`: it had been finished by an earlier run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fold: int
+    train_rows: int
+    rows: int
+    metrics: dict[str, Estimate]
+    found: bool = False
+
+
+class CrossValidation(BaseModel):
+    """All folds, and each metric's mean over them with the interval of `intervals.mean_over_folds`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: str
+    model: str
+    data: str
+    folds: tuple[FoldResult, ...]
+    mean: dict[str, Estimate]
+
+    @property
+    def worst_fold(self) -> FoldResult:
+        """The fold with the lowest accuracy."""
+        return min(self.folds, key=lambda fold: fold.metrics["accuracy"].value)
+
+
+@dataclass(frozen=True)
+class FoldPlan:
+    """Which of the rows are held out by which fold, and which choose its checkpoint. Shapes (rows,)."""
+
+    pool: Split
+    fold: npt.NDArray[np.int64]
+    validation: Mask
+
+    @classmethod
+    def of(cls, prepared: Prepared, recipe: Recipe, folds: int) -> "FoldPlan":
+        """Raises EvaluationInvalid for too few or too many folds."""
+        check_folds(folds)
+        pool = _joined(prepared.train, prepared.validation)
+        digests = [hashlib.sha256(text.encode()).digest() for text in pool.texts]
+        share = recipe.split.validation / (recipe.split.validation + recipe.split.train)
+        return cls(
+            pool=pool,
+            fold=np.array([int.from_bytes(digest[_FOLD_BYTES], "big") % folds for digest in digests]),
+            validation=np.array(
+                [int.from_bytes(digest[_VALIDATION_BYTES], "big") / 2**64 < share for digest in digests]
+            ),
+        )
+
+    def masks(self, fold: int) -> tuple[Mask, Mask, Mask]:
+        """Rows to learn from, to choose by and to measure on."""
+        held = self.fold == fold
+        return ~held & ~self.validation, ~held & self.validation, held
+
+
+def check_folds(folds: int) -> None:
+    """Raises EvaluationInvalid for a number of folds that cannot be."""
+    if not LEAST <= folds <= MOST:
+        raise EvaluationInvalid(f"--folds {folds}: must be from {LEAST} to {MOST}")
+
+
+def cross_validate(
+    recipe: Recipe,
+    prepared: Prepared,
+    encoder: EncoderFolder,
+    run_dir: Path,
+    progress: Progress,
+    *,
+    folds: int,
+    baseline: bool = False,
+    on_fold: OnFold = lambda _: None,
+) -> CrossValidation:
+    """Fine-tune once per fold, or with `baseline` fit the frozen encoder's logistic regression once per fold.
+
+    Raises EvaluationInvalid for a number of folds that cannot be, DataInvalid when a fold lacks a label, and what
+    fine-tuning raises; finished folds are kept in any case.
+    """
+    plan = FoldPlan.of(prepared, recipe, folds)
+    _check_labels(plan, recipe, folds)
+    kind = _Baseline if baseline else _FineTuned
+    job = kind(recipe, prepared, encoder, run_dir, progress, plan, folds)
+    results = []
+    for fold in range(folds):
+        results.append(job.result(fold))
+        on_fold(results[-1])
+    names = results[0].metrics.keys()
+    return CrossValidation(
+        recipe=recipe.name,
+        model=job.title,
+        data=prepared.name,
+        folds=tuple(results),
+        mean={name: mean_over_folds([each.metrics[name].value for each in results]) for name in names},
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every fold needs; how a fold's scores are made differs."""
+
+    recipe: Recipe
+    prepared: Prepared
+    encoder: EncoderFolder
+    run_dir: Path
+    progress: Progress
+    plan: FoldPlan
+    folds: int
+
+    title = ""
+
+    def result(self, fold: int) -> FoldResult:
+        """The fold's metrics, from kept scores where there are any."""
+        steps, name = Steps(self.run_dir / "steps"), f"{self.title}-{self.folds}-fold-{fold}"
+        train, validation, held = self.plan.masks(fold)
+        labels = self.plan.pool.labels[held]
+        scores = steps.load_array(name, self._key(fold))
+        found = scores is not None
+        if scores is None:
+            scores = steps.save_array(name, self._key(fold), self.scores(fold, steps))
+            self.clear(fold)
+        evaluation: Evaluation = evaluate(scores, labels, self.recipe.labels)
+        return FoldResult(
+            fold=fold + 1,
+            train_rows=int((train | validation).sum()),
+            rows=len(labels),
+            metrics=evaluation.metrics,
+            found=found,
+        )
+
+    def _key(self, fold: int) -> str:
+        # Not the code, which the steps of a pipeline are keyed by: a fold is kept on the terms of a fine-tuning.
+        return key_of(run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, self.folds, fold)
+
+    def scores(self, fold: int, steps: Steps) -> Floats:
+        """Probabilities of shape (held-out rows, labels)."""
+        raise NotImplementedError
+
+    def clear(self, fold: int) -> None:
+        """Remove what is not needed once the scores are kept."""
+
+
+class _FineTuned(_Job):
+    title = "fine-tuned"
+
+    def scores(self, fold: int, steps: Steps) -> Floats:
+        """Fine-tune on the other folds; torch's probabilities in fp32."""
+        tuned = fine_tune(self.recipe, self._prepared(fold), self.encoder, self._folder(fold), self.progress)
+        texts = _chosen(self.plan.pool, self.plan.masks(fold)[2]).texts
+        with quiet():
+            model, tokenizer = load_model(tuned.model_dir), load_tokenizer(tuned.model_dir)
+        return softmax(
+            predict_logits(model, tokenizer, texts, max_tokens=tuned.max_input_tokens, progress=self.progress)
+        )
+
+    def clear(self, fold: int) -> None:
+        """A fold's model is as large as the encoder."""
+        shutil.rmtree(self._folder(fold), ignore_errors=True)
+
+    def _folder(self, fold: int) -> Path:
+        return self.run_dir / f"fold-{fold + 1}"
+
+    def _prepared(self, fold: int) -> Prepared:
+        train, validation, held = (_chosen(self.plan.pool, mask) for mask in self.plan.masks(fold))
+        fingerprint = f"sha256:{key_of(self.prepared.fingerprint, self.folds, fold)}"
+        return replace(self.prepared, train=train, validation=validation, test=held, fingerprint=fingerprint)
+
+
+class _Baseline(_Job):
+    title = "baseline"
+
+    def scores(self, fold: int, steps: Steps) -> Floats:
+        """The texts are embedded once, for all folds."""
+        embedded = self._embedded(steps)
+        labels = self.plan.pool.labels
+        train, validation, held = self.plan.masks(fold)
+        return classify((embedded[train], labels[train]), (embedded[validation], labels[validation]), embedded[held])
+
+    def _embedded(self, steps: Steps) -> npt.NDArray[np.float32]:
+        section = self.recipe.training
+        key = key_of(self.prepared.fingerprint, self.recipe.encoder.model_dump(mode="json"), section.max_tokens)
+        found = steps.load_array("embeddings", key)
+        if found is None:
+            with quiet():
+                found = embed(self.encoder, self.plan.pool.texts, section.max_tokens, self.progress)
+            steps.save_array("embeddings", key, found)
+        return found
+
+
+def _joined(one: Split, other: Split) -> Split:
+    ratings = None
+    if one.ratings is not None and other.ratings is not None:
+        ratings = np.concatenate([one.ratings, other.ratings])
+    return Split(
+        one.texts + other.texts, np.concatenate([one.labels, other.labels]), ratings, one.sources + other.sources
+    )
+
+
+def _chosen(split: Split, mask: Mask) -> Split:
+    return Split(
+        texts=tuple(itertools.compress(split.texts, mask)),
+        labels=split.labels[mask],
+        ratings=None if split.ratings is None else split.ratings[mask],
+        sources=tuple(itertools.compress(split.sources, mask)),
+    )
+
+
+def _check_labels(plan: FoldPlan, recipe: Recipe, folds: int) -> None:
+    """A fold without a label cannot be learned from or measured on."""
+    for fold in range(folds):
+        for mask, part in zip(plan.masks(fold), ("training rows", "validation rows", "held-out rows"), strict=True):
+            absent = set(range(len(recipe.labels))) - set(plan.pool.labels[mask].tolist())
+            if absent:
+                missing = ", ".join(recipe.labels[index] for index in sorted(absent))
+                raise DataInvalid(
+                    f"fold {fold + 1} of {folds}: its {int(mask.sum())} {part} hold no row labelled {missing}; "
+                    "take fewer folds or more rows"
+                )
