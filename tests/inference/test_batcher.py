@@ -716,4 +716,4 @@ class Traffic(RuleBasedStateMachine):
 
 
 TestTraffic = Traffic.TestCase
-TestTraffic.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestTraffic.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
