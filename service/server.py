@@ -131,7 +131,7 @@ def loader(settings: Settings) -> Load:
             artifact,
             cache=cache,
             wish=wish,
-            options=Options(limits=limits),
+            options=Options(limits=limits, response_cache_bytes=settings.response_cache_bytes),
             calibrate_seconds=settings.calibrate_seconds,
         )
 
