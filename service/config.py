@@ -45,7 +45,10 @@ class Settings(BaseSettings):
     max_queue_size: int = Field(512, ge=1, le=1_000_000, description="Inputs that may wait before a 429.")
     max_batch_size: int = Field(16, ge=1, le=4096, description="Most inputs in one execution.")
     max_batch_tokens: int = Field(512, ge=1, le=1 << 24, description="Most tokens in one execution, padding included.")
-    workers: int = Field(0, ge=0, le=1024, description="Worker threads; 0 is what suits this CPU.")
+    workers: int = Field(1, ge=1, le=256, description="Server processes that share the port and the cores.")
+    model_workers: int = Field(
+        0, ge=0, le=1024, description="Worker threads of each model in one process; 0 is what suits its cores."
+    )
     default_timeout_seconds: float = Field(
         30.0, gt=0, le=3600, allow_inf_nan=False, description="Deadline of a request that names none."
     )

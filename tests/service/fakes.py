@@ -18,8 +18,9 @@ from artifact.repository import Artifact
 from inference.model import Model, Options
 from inference.policy import Limits
 from service.config import Settings
+from service.door import OwnDoor, listen
 from service.registry import Load
-from service.server import Server, listen, loader
+from service.server import Server, loader
 
 PATIENCE_SECONDS = 10.0
 
@@ -101,7 +102,7 @@ def running(
     status: list[int] = []
 
     async def main() -> None:
-        server = Server(settings, listener, load or loader(settings))
+        server = Server(settings, OwnDoor(listener), load or loader(settings))
         started.append((server, asyncio.get_running_loop()))
         up.set()
         status.append(await server.run())

@@ -16,7 +16,6 @@ import pytest
 
 from artifact.repository import Artifact
 from inference.model import Model
-from service.server import drop_new_connections, listen
 from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, loading, running
 from tests.tiny_artifact import publish_tiny
 
@@ -179,19 +178,6 @@ def test_a_request_on_an_open_connection_is_still_read_when_the_socket_is_closed
             threading.Event().wait(0.01)
         client.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
-
-
-def test_a_connection_made_before_the_socket_closes_is_not_reset() -> None:
-    listener = listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    with listener, socket.create_connection(("127.0.0.1", port), 1) as early:
-        if not drop_new_connections(listener):
-            pytest.skip("this kernel attaches no filter to a socket")
-        assert not _accepts(port)
-        accepted, _ = listener.accept()
-        with accepted:
-            accepted.sendall(b"answer")
-            assert early.recv(10) == b"answer"
 
 
 def test_a_drain_that_takes_too_long_gives_up_with_status_1(repository: Path) -> None:
