@@ -322,8 +322,11 @@ class Supervisor:
         except BaseException:
             logs.logger().exception("a worker failed", worker=place.number)
         finally:
-            sys.stderr.flush()
-            os._exit(status)
+            # Come what may, a log that nobody reads any more included: above this is the parent's code.
+            try:
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
 
     def _hear(self, worker: Worker) -> None:
         try:

@@ -1,18 +1,25 @@
 import asyncio
 import socket
+from typing import cast
 
 import pytest
 import uvloop
 
 from service.door import SharedDoor, drop_new_connections, listen
 from service.link import Link, Phase, Report
+from tests.service.fakes import PATIENCE_SECONDS
 
 
 class _Greeter(asyncio.Protocol):
+    def __init__(self, lost: asyncio.Event) -> None:
+        self._lost = lost
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(b"hello")
+        cast("asyncio.Transport", transport).write(b"hello")
         transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost.set()
 
 
 def test_a_connection_made_before_the_socket_closes_is_not_reset() -> None:
@@ -38,10 +45,11 @@ def test_what_was_given_before_the_end_is_still_taken() -> None:
         with client, server:
             ours.give(server)
             ours.end()
-            await door.open(_Greeter, lambda: ended.append("ended"))
+            lost = asyncio.Event()
+            await door.open(lambda: _Greeter(lost), lambda: ended.append("ended"))
             door.tell(Phase.READY, 3)
             await door.close(0)
-            await asyncio.sleep(0)  # the transport closes one turn later
+            await asyncio.wait_for(lost.wait(), PATIENCE_SECONDS)
             greeting = client.recv(10)
         reports = [ours.hear(), ours.hear()]
         ours.close()
@@ -58,7 +66,7 @@ def test_a_supervisor_that_does_not_end_is_waited_for_no_longer_than_agreed(monk
     async def scenario() -> None:
         ours, theirs = Link.pair()
         door = SharedDoor(theirs)
-        await door.open(_Greeter, lambda: None)
+        await door.open(asyncio.Protocol, lambda: None)
         await door.close(0.01)
         ours.close()
         theirs.close()
