@@ -50,8 +50,17 @@ _RETRY_SECONDS: Final = 0.01
 _PATIENCE_SECONDS: Final = 5.0
 
 
-def serve(settings: Settings) -> int:
-    """Serve until a signal. Returns the exit status: 0 when every accepted request was answered, 1 otherwise."""
+def _work(settings: Settings, place: Place) -> int:
+    from service.server import work
+
+    return work(settings, place)
+
+
+def serve(settings: Settings, work: Work = _work) -> int:
+    """Serve until a signal. Returns the exit status: 0 when every accepted request was answered, 1 otherwise.
+
+    `work` is the life of each of several workers.
+    """
     if settings.workers == 1:
         from service.server import serve as serve_alone
 
@@ -68,7 +77,7 @@ def serve(settings: Settings) -> int:
             hint = "workers count there together: make the temporary folder writable, or set TMPDIR to one that is"
             logs.logger().error("no folder for metrics", reason=error.strerror, hint=hint)
             return 1
-        return Supervisor(settings, listener, folder).run()
+        return Supervisor(settings, listener, folder, work).run()
 
 
 @contextlib.contextmanager
@@ -93,12 +102,6 @@ def _remove_if_left(folder: Path) -> None:
     with contextlib.suppress(OSError), (folder / _LOCK).open("r") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(folder)
-
-
-def _work(settings: Settings, place: Place) -> int:
-    from service.server import work
-
-    return work(settings, place)
 
 
 @dataclass(eq=False)
@@ -133,7 +136,7 @@ def back_off(deaths: int) -> float:
 class Supervisor:
     """The parent of the workers. `run` is called once, in a process with one thread and no other children."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, folder: Path, work: Work = _work) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, folder: Path, work: Work) -> None:
         self._settings = settings
         self._listener = listener
         self._folder = folder

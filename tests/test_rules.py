@@ -156,7 +156,7 @@ def test_the_command_imports_its_halves_only_when_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["cli", "artifact.publish", "inference.model", "service.supervisor", "training.errors"]
+    "module", ["cli", "artifact.publish", "inference.model", "service.server", "service.supervisor", "training.errors"]
 )
 def test_nothing_that_serves_loads_a_training_library(module: str) -> None:
     heavy = [name for name in HEAVY if name != top(module)]

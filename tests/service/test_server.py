@@ -16,6 +16,7 @@ import pytest
 
 from artifact.repository import Artifact
 from inference.model import Model
+from service.server import _alone
 from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, loading, running
 from tests.tiny_artifact import publish_tiny
 
@@ -269,6 +270,28 @@ def test_a_model_published_later_is_picked_up_by_the_process(tmp_path: Path) -> 
         server.wait_for("ready")
         server.signal(signal.SIGINT)
         assert server.status() == 0
+
+
+def test_processes_measure_one_after_the_other(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    entered = threading.Event()
+
+    def enter() -> None:
+        with _alone(folder):
+            entered.set()
+
+    second = threading.Thread(target=enter)
+    with _alone(folder):
+        second.start()
+        assert not entered.wait(0.1)
+    assert entered.wait(PATIENCE_SECONDS)
+    second.join(PATIENCE_SECONDS)
+
+
+def test_where_no_lock_can_be_kept_they_measure_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with _alone(tmp_path / "file" / "cache"):
+        pass
 
 
 def _accepts(port: int) -> bool:

@@ -47,16 +47,29 @@ def work(settings, place):
     server.loader = lambda _: loading(Held())
     return server.work(settings, place)
 
-supervisor.Supervisor.__init__.__defaults__ = (work,)
-sys.exit(supervisor.serve(load_settings()))
+sys.exit(supervisor.serve(load_settings(), work))
 """
 # A worker that ends before it has said anything.
 BROKEN = """
 import sys
 from service.config import load_settings
-from service import supervisor
-supervisor.Supervisor.__init__.__defaults__ = (lambda settings, place: 7,)
-sys.exit(supervisor.serve(load_settings()))
+from service.supervisor import serve
+sys.exit(serve(load_settings(), lambda settings, place: 7))
+"""
+# A worker that fails and cannot even say so.
+MUTE = """
+import os, sys
+from service.config import load_settings
+from service.supervisor import serve
+
+def work(settings, place):
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+    raise RuntimeError("it fails")
+
+try:
+    sys.exit(serve(load_settings(), work))
+finally:
+    print("the parent's code")
 """
 Line = dict[str, object]
 
@@ -285,6 +298,14 @@ def test_a_worker_that_cannot_start_ends_the_whole_with_status_1(tmp_path: Path)
         (line,) = server.wait_for("a worker cannot start")
         assert line["status"] == 7
         assert server.handle.wait(PATIENCE_SECONDS) == 1
+
+
+def test_a_worker_never_gets_back_into_the_parents_code(tmp_path: Path) -> None:
+    environment = os.environ | {"SLIPWAY_PORT": "0", "SLIPWAY_WORKERS": "2", "TMPDIR": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", MUTE], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (1, "the parent's code\n")
 
 
 def test_a_port_in_use_ends_with_status_1_and_says_so(tmp_path: Path) -> None:
