@@ -61,8 +61,10 @@ class OwnDoor:
 class SharedDoor:
     """The worker's end of a link: the supervisor accepts, and says when to stop."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, longest_delay: float) -> None:
+        """`longest_delay` is what the supervisor may keep the door open for, in seconds."""
         self._link = link
+        self._longest_delay = longest_delay
         self._arriving: set[asyncio.Task[object]] = set()
         self._ended = asyncio.Event()
 
@@ -75,7 +77,7 @@ class SharedDoor:
     async def close(self, delay: float) -> None:
         """The supervisor keeps the delay, and closes the listening socket, for all workers at once."""
         try:
-            await asyncio.wait_for(self._ended.wait(), delay + _PATIENCE_SECONDS)
+            await asyncio.wait_for(self._ended.wait(), self._longest_delay + _PATIENCE_SECONDS)
         except TimeoutError:
             logger().warning("the supervisor did not end in time, leaving without it")
             asyncio.get_running_loop().remove_reader(self._link.fileno())

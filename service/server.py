@@ -58,7 +58,9 @@ def work(settings: Settings, place: Place) -> int:
     """Serve what the supervisor hands over, as one of several processes. Returns the exit status, as `serve`."""
     logs.configure(settings.log_level, settings.log_format, place.number)
     share_values(place.folder, place.number)
-    server = Server(settings, SharedDoor(place.link), loader(settings), shared=place.folder)
+    server = Server(
+        settings, SharedDoor(place.link, settings.drain_delay_seconds), loader(settings), shared=place.folder
+    )
     status = _run(server)
     server.context.metrics.refresh()
     return status

@@ -41,7 +41,7 @@ def test_what_was_given_before_the_end_is_still_taken() -> None:
         ended: list[str] = []
         client, server = socket.socketpair()
         client.settimeout(1)
-        door = SharedDoor(theirs)
+        door = SharedDoor(theirs, 0)
         with client, server:
             ours.give(server)
             ours.end()
@@ -65,9 +65,9 @@ def test_what_was_given_before_the_end_is_still_taken() -> None:
 def test_a_supervisor_that_does_not_end_is_waited_for_no_longer_than_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         ours, theirs = Link.pair()
-        door = SharedDoor(theirs)
+        door = SharedDoor(theirs, 0.01)
         await door.open(asyncio.Protocol, lambda: None)
-        await door.close(0.01)
+        await door.close(0)
         ours.close()
         theirs.close()
 

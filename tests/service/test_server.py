@@ -272,6 +272,13 @@ def test_a_model_published_later_is_picked_up_by_the_process(tmp_path: Path) -> 
         assert server.status() == 0
 
 
+def test_one_of_several_leaves_to_be_replaced_when_its_model_hangs_for_good(repository: Path) -> None:
+    with running(repository, shared=repository.parent, drain_delay_seconds=0) as service:
+        (served,) = service.server.context.registry.served
+        service.stopped = True
+        served.ready_model().batcher._stuck = 1_000_000
+
+
 def test_processes_measure_one_after_the_other(tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     entered = threading.Event()
