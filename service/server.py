@@ -145,9 +145,11 @@ class Server:
         return 0 if answered else 1
 
     def stop(self, number: signal.Signals) -> None:
-        """Begin to drain; the second time, leave at once."""
+        """Begin to drain; the second time, leave at once. A worker may be told by two, and only its parent ends it."""
         self._signals.append(number)
         if len(self._signals) > 1:
+            if self._shared is not None:
+                return
             logs.logger().error("stopped at once by a second signal")
             sys.stderr.flush()
             os._exit(1)
