@@ -35,7 +35,7 @@ RUN python3 -m pip --python /opt/slipway/bin/python uninstall -q -y \
 ENV PATH=/opt/slipway/bin:$PATH
 # Byte code only for what a start imports: all of it would be 40 MB, none of it a second at every start. -I: the installed
 # copy, not the one in /src, and with byte code whatever the environment says.
-RUN python -I -c "import cli, service.server, inference.backends.onnx, uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl, anyio._backends._asyncio" \
+RUN python -I -c "import cli, service.supervisor, service.server, inference.backends.onnx, uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl, anyio._backends._asyncio" \
  && python -I -m cli serve --help > /dev/null \
  && ! python -c "import torch" 2> /dev/null
 

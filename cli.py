@@ -392,7 +392,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="TCP port; 0 lets the system choose. Default: 8000.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant to serve. Default: the best one for this CPU.")] = None,
     default_model: Annotated[str | None, typer.Option(help="Model that answers when a request names none.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker threads. Default: one per usable core.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Server processes that share the port. Default: 1.")] = None,
+    model_workers: Annotated[
+        int | None, typer.Option(help="Worker threads of each model. Default: one per core of a process.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. Default: info.")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or console. Default: json.")] = None,
 ) -> int:
@@ -402,7 +405,7 @@ def serve(
     every setting; those without a flag are set in the environment.
     """
     from service.config import load_settings
-    from service.server import serve as run
+    from service.supervisor import serve as run
 
     return run(
         load_settings(
@@ -413,6 +416,7 @@ def serve(
                 "variant": variant,
                 "default_model": default_model,
                 "workers": workers,
+                "model_workers": model_workers,
                 "log_level": log_level,
                 "log_format": log_format,
             }

@@ -19,7 +19,8 @@ from artifact.repository import Artifact
 from inference.model import Model
 from service import logs
 from service.config import Settings
-from service.server import Server, listen
+from service.door import OwnDoor, listen
+from service.server import Server
 
 
 class IdleBackend:
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(repository=options.repository, port=options.port, default_model=options.model)
     logs.configure(settings.log_level, settings.log_format)
     with listen(settings.host, settings.port) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(Server(settings, listener, load)))
+        return runner.run(_run(Server(settings, OwnDoor(listener), load)))
 
 
 if __name__ == "__main__":

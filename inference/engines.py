@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -146,9 +146,10 @@ class Cache:
         return path
 
 
-def open_cache(folder: Path) -> Cache:
-    """The cache as this machine and this installation see it."""
-    return Cache(folder, read_cpu(), installed_engines())
+def open_cache(folder: Path, processes: int = 1) -> Cache:
+    """The cache as this machine and this installation see it, for one of `processes` that share the cores."""
+    cpu = read_cpu()
+    return Cache(folder, replace(cpu, cores=max(1, cpu.cores // processes)), installed_engines())
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------

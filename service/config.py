@@ -51,7 +51,10 @@ class Settings(BaseSettings):
         le=1 << 40,
         description="Memory for predictions of texts that come again, for each loaded version; 0 keeps none.",
     )
-    workers: int = Field(0, ge=0, le=1024, description="Worker threads; 0 is what suits this CPU.")
+    workers: int = Field(1, ge=1, le=256, description="Server processes that share the port and the cores.")
+    model_workers: int = Field(
+        0, ge=0, le=1024, description="Worker threads of each model in one process; 0 is what suits its cores."
+    )
     default_timeout_seconds: float = Field(
         30.0, gt=0, le=3600, allow_inf_nan=False, description="Deadline of a request that names none."
     )

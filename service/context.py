@@ -34,6 +34,8 @@ class Context:
     registry: Registry
     bridge: Bridge
     draining: bool = False
+    # Of several processes those that are ready take the traffic: one that is not sends its clients to them.
+    turning_away: bool = False
     in_flight: int = 0
     connections: Iterable[Any] = field(default_factory=tuple)
     # Bound once, as configured at this moment: the access line is written for every request.
@@ -48,12 +50,18 @@ class Context:
         """Whether this process wants traffic."""
         return self.status() == "ready"
 
+    @property
+    def closing(self) -> bool:
+        """Whether each answer closes its connection, so that the client finds another process."""
+        return self.draining or self.turning_away
+
     def refresh_metrics(self) -> None:
         """Bring the gauges up to date for a scrape."""
         self.registry.refresh_metrics()
         self.metrics.in_flight.set(self.in_flight)
         self.metrics.connections.set(sum(1 for _ in self.connections))
         self.metrics.ready.set(self.ready)
+        self.metrics.ready_processes.set(self.ready)
 
 
 class RequestInfo:

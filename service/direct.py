@@ -87,7 +87,7 @@ class DirectCycle:
         if self.response_complete:
             return
         if not self.disconnected:
-            if self._context.draining:
+            if self._context.closing:
                 # Whoever keeps this connection alive must find another process before this one is gone.
                 self.keep_alive = False
             self._transport.write(self._head(reply) + reply.body)

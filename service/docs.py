@@ -33,6 +33,11 @@ _METRICS: Final = """\
 a template, never a path; `reason` is an error code. What a model computes to warm up and to check itself is not
 counted.
 
+With `--workers N` a scrape tells of all processes, whichever answers it: counters and histograms are sums, of those
+that died too; of gauges what is in flight, queued, open, executing, in memory and the limits and threads of each add
+up, the rest is the greatest. Gauges, drift and `process_*` of the other processes are up to a second old;
+`process_start_time_seconds` is that of the newest, so that a worker's restart shows.
+
 | name | type | labels | meaning |
 |---|---|---|---|
 {rows}

@@ -13,14 +13,19 @@ REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("slipway_request_id", def
 TRACE_ID: Final[ContextVar[str | None]] = ContextVar("slipway_trace_id", default=None)
 
 
-def configure(level: str, form: Literal["json", "console"]) -> None:
-    """Send our own events and those of every library through one pipeline, from `level` up."""
+def configure(level: str, form: Literal["json", "console"], worker: int | None = None) -> None:
+    """Send our own events and those of every library through one pipeline, from `level` up.
+
+    Of several processes that write to one place each line names its own, by `worker`.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         _add_request,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if worker is not None:
+        shared.insert(0, _naming(worker))
     structlog.configure(
         processors=[*shared, *_rendering(form)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -45,6 +50,14 @@ def _rendering(form: Literal["json", "console"]) -> list[Processor]:
 
 def _dumps(event: object, **_: Any) -> str:
     return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _naming(worker: int) -> Processor:
+    def name(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["worker"] = worker
+        return event
+
+    return name
 
 
 def _add_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -3,11 +3,13 @@
 Label values are closed sets: what is loaded, route templates, status codes, error codes. Never text from a request.
 """
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, TypeVar
 
 import onnxruntime
 from prometheus_client import (
@@ -16,11 +18,15 @@ from prometheus_client import (
     Gauge,
     GCCollector,
     Histogram,
+    Metric,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
+    values,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from artifact.manifest import Manifest
 from inference.errors import BackendFailed
@@ -32,6 +38,10 @@ _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MODEL_LABELS: Final = ("model", "version", "task")
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _F = TypeVar("_F", Counter, Gauge, Histogram)
+# What a gauge says of several processes: their sum, their greatest value, or that of the dead ones too.
+Across = Literal["livesum", "livemax", "max"]
+# What the process collectors say, where it is not to be added up. The newest start shows every restart.
+_MIRRORED: Final[dict[str, Across]] = {"process_start_time_seconds": "max", "process_max_fds": "livemax"}
 
 
 def own_version() -> str:
@@ -40,6 +50,16 @@ def own_version() -> str:
         return version("slipway")
     except PackageNotFoundError:
         return "source"
+
+
+def share_values(folder: Path, number: int) -> None:
+    """Keep every value made from now on in `folder`, where other processes read it. Call before making Metrics.
+
+    Files are named by the worker's number instead of its process id: the one that replaces it counts on, and there
+    never are more files than workers. Source: prometheus_client's documentation of multiprocess mode.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]  # left out there
 
 
 class Family(NamedTuple):
@@ -63,13 +83,28 @@ class ModelKey:
 class Metrics:
     """The families, and one method for each thing that happens."""
 
-    def __init__(self, registry: CollectorRegistry | None = None, *, process: bool = True) -> None:
+    def __init__(
+        self, registry: CollectorRegistry | None = None, *, process: bool = True, shared: Path | None = None
+    ) -> None:
+        """With `shared`, the folder of `share_values`, a scrape tells of all processes that count there."""
         # A `_created` series beside every counter and histogram doubles the page and nothing reads it.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library left it out
         self.registry = registry or CollectorRegistry()
         self._families: list[Counter | Gauge | Histogram] = []
+        self._shared = shared
         self._drifts: list[Drift] = []
+        self._mirrors: list[_Mirror] = []
         self._request_series: dict[tuple[str | int, ...], tuple[Counter, Histogram]] = {}
+        self._add_requests()
+        self._add_executions()
+        self._add_models()
+        self._add_response_cache()
+        self._add_drift()
+        self._add_limits()
+        if process:
+            self._add_process()
+
+    def _add_requests(self) -> None:
         self.requests = self._counter(
             "slipway_requests", "Answered HTTP requests by route template and status.", *MODEL_LABELS, "route", "code"
         )
@@ -77,7 +112,12 @@ class Metrics:
             "slipway_request_duration_seconds", "From the request's headers to its answer.", "route"
         )
         self.rejected = self._counter("slipway_rejected", "Requests that got an error, by its code.", "reason")
-        self.in_flight = self._gauge("slipway_requests_in_flight", "Requests being answered right now.")
+        self.in_flight = self._gauge(
+            "slipway_requests_in_flight", "Requests being answered right now.", across="livesum"
+        )
+        self.connections = self._gauge("slipway_connections", "Open connections.", across="livesum")
+
+    def _add_executions(self) -> None:
         self.queue_duration = self._seconds(
             "slipway_queue_duration_seconds", "An input's wait for a worker.", *MODEL_LABELS
         )
@@ -94,8 +134,14 @@ class Metrics:
         )
         self.tokens = self._counter("slipway_tokens", "Tokens of executed inputs.", *MODEL_LABELS)
         self.padded_tokens = self._counter("slipway_padded_tokens", "Tokens computed, padding included.", *MODEL_LABELS)
-        self.queue_size = self._gauge("slipway_queue_size", "Inputs accepted and not yet executing.", *MODEL_LABELS)
-        self.executing = self._gauge("slipway_inputs_executing", "Inputs being executed.", *MODEL_LABELS)
+        self.queue_size = self._gauge(
+            "slipway_queue_size", "Inputs accepted and not yet executing.", *MODEL_LABELS, across="livesum"
+        )
+        self.executing = self._gauge(
+            "slipway_inputs_executing", "Inputs being executed.", *MODEL_LABELS, across="livesum"
+        )
+
+    def _add_models(self) -> None:
         self.model_info = self._gauge(
             "slipway_model_info", "1 for each loaded version.", *MODEL_LABELS, "variant", "engine", "digest", "default"
         )
@@ -104,15 +150,20 @@ class Metrics:
         )
         self.models = self._gauge("slipway_models", "Versions this process was asked to serve, by state.", "state")
         self.ready = self._gauge("slipway_ready", "1 while this process wants traffic.")
-        self.connections = self._gauge("slipway_connections", "Open connections.")
+        self.ready_processes = self._gauge(
+            "slipway_ready_processes", "Processes that want traffic, of those that share the port.", across="livesum"
+        )
         self.build_info = self._gauge("slipway_build_info", "1; what is running.", "version", "python", "onnxruntime")
         self.build_info.labels(own_version(), platform.python_version(), onnxruntime.__version__).set(1)
-        self._add_response_cache()
-        self._add_drift()
-        self._add_limits()
-        if process:
-            for collector in (ProcessCollector, PlatformCollector, GCCollector):
-                collector(registry=self.registry)
+
+    def _add_process(self) -> None:
+        PlatformCollector(registry=self.registry)
+        if self._shared is None:
+            ProcessCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
+        else:
+            aside = CollectorRegistry()
+            self._mirrors = [_Mirror(ProcessCollector(registry=aside)), _Mirror(GCCollector(registry=aside))]
 
     def _add_response_cache(self) -> None:
         self.response_cache_inputs = self._counter(
@@ -150,8 +201,10 @@ class Metrics:
         )
 
     def _add_limits(self) -> None:
-        self.queue_limit = self._gauge("slipway_queue_limit", "Inputs that may wait for one model before a 429.")
-        self.workers = self._gauge("slipway_workers", "Worker threads of each loaded version.")
+        self.queue_limit = self._gauge(
+            "slipway_queue_limit", "Inputs that may wait for one model before a 429.", across="livesum"
+        )
+        self.workers = self._gauge("slipway_workers", "Worker threads of each loaded version.", across="livesum")
         self.memory_limit = self._gauge(
             "slipway_memory_limit_bytes", "Memory this process may use: its container's limit, else the machine's."
         )
@@ -165,11 +218,22 @@ class Metrics:
             found.append(Family(name, described.type, tuple(family._labelnames), described.documentation))
         return found
 
-    def render(self) -> bytes:
-        """The Prometheus text format."""
+    def refresh(self) -> None:
+        """Carry over what is kept aside, for whoever reads the series."""
         for drift in self._drifts:
             drift.flush()
-        return generate_latest(self.registry)
+        for mirror in self._mirrors:
+            mirror.refresh()
+
+    def render(self) -> bytes:
+        """The Prometheus text format; of every process where they share their values."""
+        self.refresh()
+        if self._shared is None:
+            return generate_latest(self.registry)
+        everybody = CollectorRegistry()
+        PlatformCollector(registry=everybody)
+        MultiProcessCollector(everybody, str(self._shared))  # type: ignore[no-untyped-call]  # left out there
+        return generate_latest(everybody)
 
     def drift(self, manifest: Manifest, key: tuple[str, ...]) -> Drift | None:
         """Count this version's drift from now on; None for an artifact without a reference."""
@@ -192,8 +256,8 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return self._keep(Counter(name, text, labels, registry=self.registry))
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return self._keep(Gauge(name, text, labels, registry=self.registry))
+    def _gauge(self, name: str, text: str, *labels: str, across: Across = "livemax") -> Gauge:
+        return self._keep(Gauge(name, text, labels, registry=self.registry, multiprocess_mode=across))
 
     def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
         return self._keep(Histogram(name, text, labels, buckets=_SECONDS, registry=self.registry))
@@ -204,6 +268,38 @@ class Metrics:
     def _keep(self, family: _F) -> _F:
         self._families.append(family)
         return family
+
+
+class _Mirror:
+    """Copies what a collector says of this process into values that are shared, so that they add up."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._series: dict[str, Counter | Gauge] = {}
+        self._seen: dict[tuple[str, ...], float] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the copies up to date."""
+        for family in self._collector.collect():
+            for sample in family.samples:
+                if family.name not in self._series:
+                    self._series[family.name] = _copy_of(family, tuple(sample.labels))
+                series = self._series[family.name]
+                child = series.labels(**sample.labels) if sample.labels else series
+                if isinstance(child, Gauge):
+                    child.set(sample.value)
+                    continue
+                key = (family.name, *sample.labels.values())
+                child.inc(sample.value - self._seen.get(key, 0.0))
+                self._seen[key] = sample.value
+
+
+def _copy_of(family: Metric, labels: tuple[str, ...]) -> Counter | Gauge:
+    if family.type == "counter":
+        return Counter(family.name, family.documentation, labels, registry=None)
+    across = _MIRRORED.get(family.name, "livesum")
+    return Gauge(family.name, family.documentation, labels, registry=None, multiprocess_mode=across)
 
 
 class ModelObserver:

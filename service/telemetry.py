@@ -67,7 +67,7 @@ class Telemetry:
             if message["type"] == "http.response.start":
                 info.status = message["status"]
                 message["headers"] = [*message["headers"], *info.headers()]
-                if self._context.draining:
+                if self._context.closing:
                     # Whoever keeps this connection alive must find another process before this one is gone.
                     message["headers"].append((b"connection", b"close"))
             await send(message)

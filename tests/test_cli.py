@@ -161,8 +161,8 @@ def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("command", ["train", "serve"])
 def test_a_status_a_command_returns_is_the_status(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    pytest.importorskip("training.pipeline" if command == "train" else "service.server")
-    target = "training.pipeline.run_cli" if command == "train" else "service.server.serve"
+    pytest.importorskip("training.pipeline" if command == "train" else "service.supervisor")
+    target = "training.pipeline.run_cli" if command == "train" else "service.supervisor.serve"
     monkeypatch.setattr(target, lambda *_, **__: 3)
     assert slipway(command, *(["sentiment"] if command == "train" else [])) == 3
 
@@ -175,7 +175,7 @@ def test_flags_of_serve_win_over_the_environment(monkeypatch: pytest.MonkeyPatch
         seen.append(settings)
         return 0
 
-    monkeypatch.setattr("service.server.serve", run)
+    monkeypatch.setattr("service.supervisor.serve", run)
     monkeypatch.setenv("SLIPWAY_PORT", "1111")
     monkeypatch.setenv("SLIPWAY_HOST", "0.0.0.0")
     assert slipway("serve", "--port", 2222) == 0

@@ -34,8 +34,8 @@ LAYERS = {
     "artifact": "errors manifest files repository publish",
     "inference": "errors layout cost policy tasks backends plan samples ticket flight waiting cache batcher model"
     " calibration engines",
-    "service": "errors config heap logs drift metrics docs bridge schemas registry context responses telemetry exchange"
-    " direct protocol api app server",
+    "service": "errors config heap logs link door drift metrics docs bridge schemas registry context responses"
+    " telemetry exchange direct protocol api app server supervisor",
 }
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "onnx", "training")
 # Text that people and machines read, besides Python. shared/ and run folders are not part of the repository.
@@ -155,7 +155,9 @@ def test_the_command_imports_its_halves_only_when_asked() -> None:
     assert early == {"typer", "artifact"}
 
 
-@pytest.mark.parametrize("module", ["cli", "artifact.publish", "inference.model", "service.server", "training.errors"])
+@pytest.mark.parametrize(
+    "module", ["cli", "artifact.publish", "inference.model", "service.server", "service.supervisor", "training.errors"]
+)
 def test_nothing_that_serves_loads_a_training_library(module: str) -> None:
     heavy = [name for name in HEAVY if name != top(module)]
     probe = f"import {module}, sys; print(*sorted(set({heavy}) & sys.modules.keys()))"

@@ -292,7 +292,11 @@ def alertmanager(folder: Path, port: int) -> list[str]:
 @contextmanager
 def process(folder: Path, name: str, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """A program for as long as the block lasts; its output goes to a file in `folder`."""
-    environment = os.environ | {"SLIPWAY_DRAIN_DELAY_SECONDS": "0", "SLIPWAY_WORKERS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "SLIPWAY_DRAIN_DELAY_SECONDS": "0",
+        "SLIPWAY_MODEL_WORKERS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     with (folder / f"{name}.log").open("wb") as log:
         started = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603
         try:

@@ -15,7 +15,7 @@ from artifact.errors import ArtifactCorrupt, ArtifactError, ArtifactNotFound
 from artifact.repository import Artifact, open_artifact
 from inference.calibration import Checks, Measurement
 from inference.engines import Cache, Choice, Floors, bench, choose, load_model, open_cache
-from inference.layout import Cpu
+from inference.layout import Cpu, usable_cores
 from inference.model import Model
 from inference.plan import Plan, Wish
 from tests.tiny_artifact import GOLDEN_TEXTS, publish_tiny
@@ -134,6 +134,13 @@ def test_no_cache_is_no_fault(artifact: Artifact, cache: Cache, caplog: pytest.L
 
 
 # --- measuring ---------------------------------------------------------------------------------------------------
+
+
+def test_processes_that_share_the_cores_plan_for_their_share(tmp_path: Path) -> None:
+    cores = usable_cores()
+    assert open_cache(tmp_path).cpu.cores == cores
+    assert open_cache(tmp_path, 2).cpu.cores == max(1, cores // 2)
+    assert open_cache(tmp_path, 1000).cpu.cores == 1
 
 
 def test_the_bench_keeps_its_choice(artifact: Artifact, cache: Cache) -> None:

@@ -18,8 +18,9 @@ from artifact.repository import Artifact
 from inference.model import Model, Options
 from inference.policy import Limits
 from service.config import Settings
+from service.door import OwnDoor, listen
 from service.registry import Load
-from service.server import Server, listen, loader
+from service.server import Server, loader
 
 PATIENCE_SECONDS = 10.0
 
@@ -90,7 +91,13 @@ class Running:
 
 @contextmanager
 def running(
-    repository: Path, load: Load | None = None, *, wait_for: str = "ready", ends_with: int = 0, **more: Any
+    repository: Path,
+    load: Load | None = None,
+    *,
+    wait_for: str = "ready",
+    ends_with: int = 0,
+    shared: Path | None = None,
+    **more: Any,
 ) -> Iterator[Running]:
     """Serve `repository` until the block ends; the server then drains and ends with `ends_with`."""
     settings = Settings(repository=repository, port=0, **{"log_level": "error", **more})
@@ -101,7 +108,7 @@ def running(
     status: list[int] = []
 
     async def main() -> None:
-        server = Server(settings, listener, load or loader(settings))
+        server = Server(settings, OwnDoor(listener), load or loader(settings), shared=shared)
         started.append((server, asyncio.get_running_loop()))
         up.set()
         status.append(await server.run())

@@ -70,7 +70,7 @@ def test_a_wrong_flag_is_named_as_a_flag() -> None:
 
 def test_two_wrong_values_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLIPWAY_PORT", "x")
-    monkeypatch.setenv("SLIPWAY_WORKERS", "y")
+    monkeypatch.setenv("SLIPWAY_WORKERS", "0")
     with pytest.raises(WrongSettings, match=r"SLIPWAY_PORT.*SLIPWAY_WORKERS"):
         load_settings()
 

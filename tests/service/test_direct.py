@@ -133,6 +133,16 @@ def test_a_draining_service_answers_and_closes(repository: Path) -> None:
         assert client.recv(1) == b""
 
 
+def test_a_process_that_turns_away_answers_and_closes(repository: Path) -> None:
+    with running(repository) as service, _connected(service) as client:
+        service.server.context.turning_away = True
+        client.sendall(_post())
+        status, headers, _ = _read(client)
+        assert status == b"HTTP/1.1 200 OK"
+        assert headers[b"connection"] == b"close"
+        assert service.client.get("/health").headers["connection"] == "close"
+
+
 def test_a_refusal_says_when_to_come_back_and_keeps_the_connection(tmp_path: Path) -> None:
     with running(tmp_path, wait_for="empty") as service, _connected(service) as client:
         for _ in range(2):

@@ -28,6 +28,14 @@ def test_one_json_object_a_line_with_the_requests_ids(capsys: pytest.CaptureFixt
     )
     assert first["tokens"] == 3
     assert "request_id" not in second
+    assert "worker" not in second
+
+
+def test_each_line_of_one_process_among_several_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json", worker=2)
+    logs.logger().info("ours")
+    logging.getLogger("slipway.engines").warning("a library's")
+    assert [line["worker"] for line in _lines(capsys)] == [2, 2]
 
 
 def test_the_standard_librarys_records_come_along(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,11 @@
 import re
 from pathlib import Path
 
-from service.metrics import Metrics, ModelKey, ModelObserver
+import pytest
+from prometheus_client import values
+from prometheus_client.multiprocess import mark_process_dead
+
+from service.metrics import Metrics, ModelKey, ModelObserver, share_values
 
 ROOT = Path(__file__).parents[2]
 KEY = ModelKey("sentiment", "3", "text-classification")
@@ -58,6 +62,65 @@ def test_no_created_series_and_process_metrics_are_there() -> None:
     assert "_created" not in page
     assert "process_resident_memory_bytes" in page
     assert "slipway_build_info{" in page
+
+
+def test_processes_that_share_their_values_tell_of_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    both = []
+    for number in range(2):
+        share_values(tmp_path, number)
+        metrics = Metrics(shared=tmp_path)
+        _observe(ModelObserver(metrics, KEY))
+        metrics.ready.set(1)
+        metrics.ready_processes.set(1)
+        metrics.connections.set(3)
+        both.append(metrics)
+    for metrics in both:
+        page = metrics.render().decode()
+        assert re.search(r"^slipway_inputs_total\{.*\} 4.0$", page, re.MULTILINE)
+        assert re.search(r"^slipway_batch_size_count\{.*\} 2.0$", page, re.MULTILINE)
+        assert "\nslipway_ready 1.0\n" in page
+        assert "\nslipway_ready_processes 2.0\n" in page
+        assert "\nslipway_connections 6.0\n" in page
+        assert page.count("# TYPE slipway_connections gauge") == 1
+
+
+def test_a_process_takes_up_the_counts_of_the_one_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    for times in (1, 2):
+        share_values(tmp_path, 0)
+        metrics = Metrics(shared=tmp_path)
+        metrics.connections.set(3)
+        _observe(ModelObserver(metrics, KEY))
+        page = metrics.render().decode()
+        assert re.search(rf"^slipway_inputs_total\{{.*\}} {2 * times}.0$", page, re.MULTILINE)
+        mark_process_dead(0, str(tmp_path))  # type: ignore[no-untyped-call]
+        assert "slipway_connections 3.0" not in metrics.render().decode()
+
+
+def test_process_metrics_of_several_add_up_and_the_newest_start_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    alone = _values(Metrics().render())
+    for number in range(2):
+        share_values(tmp_path, number)
+        metrics = Metrics(shared=tmp_path)
+    found = _values(metrics.render())
+    assert found["process_start_time_seconds"] == alone["process_start_time_seconds"]
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
+        assert found[name] == pytest.approx(2 * alone[name], rel=0.5)
+    assert {name for name in alone if name.startswith("p")} == {name for name in found if name.startswith("p")}
+    again = _values(metrics.render())
+    assert again["process_cpu_seconds_total"] < 1.5 * found["process_cpu_seconds_total"]
+
+
+def _values(page: bytes) -> dict[str, float]:
+    pairs = (line.rsplit(" ", 1) for line in page.decode().splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
 
 
 def test_monitoring_asks_only_for_metrics_that_exist() -> None:

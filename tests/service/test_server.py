@@ -16,7 +16,7 @@ import pytest
 
 from artifact.repository import Artifact
 from inference.model import Model
-from service.server import drop_new_connections, listen
+from service.server import _alone
 from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, loading, running
 from tests.tiny_artifact import publish_tiny
 
@@ -181,19 +181,6 @@ def test_a_request_on_an_open_connection_is_still_read_when_the_socket_is_closed
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_connection_made_before_the_socket_closes_is_not_reset() -> None:
-    listener = listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    with listener, socket.create_connection(("127.0.0.1", port), 1) as early:
-        if not drop_new_connections(listener):
-            pytest.skip("this kernel attaches no filter to a socket")
-        assert not _accepts(port)
-        accepted, _ = listener.accept()
-        with accepted:
-            accepted.sendall(b"answer")
-            assert early.recv(10) == b"answer"
-
-
 def test_a_drain_that_takes_too_long_gives_up_with_status_1(repository: Path) -> None:
     backend = GatedBackend()
     load = loading(backend)
@@ -283,6 +270,35 @@ def test_a_model_published_later_is_picked_up_by_the_process(tmp_path: Path) -> 
         server.wait_for("ready")
         server.signal(signal.SIGINT)
         assert server.status() == 0
+
+
+def test_one_of_several_leaves_to_be_replaced_when_its_model_hangs_for_good(repository: Path) -> None:
+    with running(repository, shared=repository.parent, drain_delay_seconds=0) as service:
+        (served,) = service.server.context.registry.served
+        service.stopped = True
+        served.ready_model().batcher._stuck = 1_000_000
+
+
+def test_processes_measure_one_after_the_other(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    entered = threading.Event()
+
+    def enter() -> None:
+        with _alone(folder):
+            entered.set()
+
+    second = threading.Thread(target=enter)
+    with _alone(folder):
+        second.start()
+        assert not entered.wait(0.1)
+    assert entered.wait(PATIENCE_SECONDS)
+    second.join(PATIENCE_SECONDS)
+
+
+def test_where_no_lock_can_be_kept_they_measure_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with _alone(tmp_path / "file" / "cache"):
+        pass
 
 
 def _accepts(port: int) -> bool:

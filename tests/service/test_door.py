@@ -1,0 +1,83 @@
+import asyncio
+import socket
+from typing import cast
+
+import pytest
+import uvloop
+
+from service.door import SharedDoor, drop_new_connections, listen
+from service.link import Link, Phase, Report
+from tests.service.fakes import PATIENCE_SECONDS
+
+
+class _Greeter(asyncio.Protocol):
+    def __init__(self, lost: asyncio.Event) -> None:
+        self._lost = lost
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(b"hello")
+        transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost.set()
+
+
+def test_a_connection_made_before_the_socket_closes_is_not_reset() -> None:
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    with listener, socket.create_connection(("127.0.0.1", port), 1) as early:
+        if not drop_new_connections(listener):
+            pytest.skip("this kernel attaches no filter to a socket")
+        assert not _accepts(port)
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(b"answer")
+            assert early.recv(10) == b"answer"
+
+
+def test_what_was_given_before_the_end_is_still_taken() -> None:
+    async def scenario() -> tuple[list[str], bytes, list[Report | None]]:
+        ours, theirs = Link.pair()
+        ended: list[str] = []
+        client, server = socket.socketpair()
+        client.settimeout(1)
+        door = SharedDoor(theirs, 0)
+        with client, server:
+            ours.give(server)
+            ours.end()
+            lost = asyncio.Event()
+            await door.open(lambda: _Greeter(lost), lambda: ended.append("ended"))
+            door.tell(Phase.READY, 3)
+            await door.close(0)
+            await asyncio.wait_for(lost.wait(), PATIENCE_SECONDS)
+            greeting = client.recv(10)
+        reports = [ours.hear(), ours.hear()]
+        ours.close()
+        theirs.close()
+        return ended, greeting, reports
+
+    ended, greeting, reports = uvloop.run(scenario())
+    assert ended == ["ended"]
+    assert greeting == b"hello"
+    assert reports == [Report(Phase.NOT_READY, 0), Report(Phase.READY, 3)]
+
+
+def test_a_supervisor_that_does_not_end_is_waited_for_no_longer_than_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        ours, theirs = Link.pair()
+        door = SharedDoor(theirs, 0.01)
+        await door.open(asyncio.Protocol, lambda: None)
+        await door.close(0)
+        ours.close()
+        theirs.close()
+
+    monkeypatch.setattr("service.door._PATIENCE_SECONDS", 0.0)
+    uvloop.run(scenario())
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 0.05).close()
+    except OSError:
+        return False
+    return True
