@@ -84,12 +84,13 @@ class Link:
 
     def take(self) -> socket.socket | None:
         """The next connection; None when no more will come. Raises BlockingIOError while there is none."""
-        packet, descriptors, _, _ = socket.recv_fds(self._end, len(_CONNECTION), 1, socket.MSG_CMSG_CLOEXEC)
+        packet, descriptors, _, _ = socket.recv_fds(self._end, len(_CONNECTION), 1)
         if not packet:
             return None
         if not descriptors:
             # The kernel drops a descriptor for which this process has no room.
             raise OSError("a connection was lost: too many open files")
+        os.set_inheritable(descriptors[0], False)
         return socket.socket(fileno=descriptors[0])
 
     def tell(self, report: Report) -> None:
