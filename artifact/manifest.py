@@ -138,6 +138,7 @@ class Provenance(_Part):
     libraries: dict[str, str] = {}
     git_commit: str = ""
     platform: str = ""
+    compressed: str = Field("", description="Steps of `slipway compress` that the model and a variant went through.")
 
 
 class Binned(_Part):

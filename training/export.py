@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
@@ -34,6 +35,7 @@ from training.evaluate import softmax
 from training.finetune import load_model, load_tokenizer
 from training.graph import rewrite, unfold_layer_norm
 from training.rowwise import quantize_rowwise
+from training.surgery import KEPT_HEADS
 
 Feed = Mapping[str, NDArray[np.int64]]
 
@@ -121,8 +123,10 @@ class Candidate:
         return Variant(name=self.name, file=self.file, format=self.format, precision=self.precision)
 
 
-def export_model(model_dir: Path, folder: Path, *, progress: Progress) -> Export:
-    """Write every candidate and `tokenizer.json` into `folder`, which is emptied first.
+def export_model(
+    model_dir: Path, folder: Path, *, progress: Progress, candidates: Sequence[Candidate] | None = None
+) -> Export:
+    """Write every candidate, `CANDIDATES` unless others are given, the fp32 reference first, and `tokenizer.json` into `folder`, which is emptied first.
 
     Raises TrainingError when fp32 cannot be exported; another candidate's failure is kept in the result.
     """
@@ -131,11 +135,13 @@ def export_model(model_dir: Path, folder: Path, *, progress: Progress) -> Export
     model = load_model(model_dir, attention="eager").float().cpu()
     tokenizer = load_tokenizer(model_dir)
     names = input_names(model, tokenizer)
-    step = progress.add_task("export", total=len(CANDIDATES) + 1)
+    chosen = CANDIDATES if candidates is None else candidates
+    step = progress.add_task("export", total=len(chosen) + 1)
     with tempfile.TemporaryDirectory(prefix="slipway-export-") as work, expected_warnings(), _quiet_loggers():
         sources = _prepare(Logits(model, names).eval(), Path(work), model.config)
         progress.advance(step)
-        built, failures, notes = _build_all(sources, folder, lambda: progress.advance(step))
+        built, failures, notes = _build_all(chosen, sources, folder, lambda: progress.advance(step))
+    progress.remove_task(step)
     save_tokenizer(tokenizer, folder / "tokenizer.json")
     return Export(
         inputs=tuple(TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in names),
@@ -189,15 +195,15 @@ def _quiet_loggers() -> Iterator[None]:
 
 
 def _build_all(
-    sources: Sources, folder: Path, advance: Callable[[], None]
+    candidates: Sequence[Candidate], sources: Sources, folder: Path, advance: Callable[[], None]
 ) -> tuple[tuple[Variant, ...], dict[str, str], tuple[str, ...]]:
     built, failures, notes = [], {}, []
-    for candidate in CANDIDATES:
+    for candidate in candidates:
         try:
             notes.append(f"{candidate.file}: {candidate.build(sources, folder / candidate.file)}")
             built.append(candidate.variant())
         except Exception as error:  # each quantizer raises what it likes; the run goes on without that candidate
-            if candidate is CANDIDATES[0]:
+            if candidate is candidates[0]:
                 raise TrainingError(f"the model cannot be exported to ONNX: {error}") from error
             (folder / candidate.file).unlink(missing_ok=True)
             failures[candidate.name] = f"could not be built: {error}"
@@ -223,7 +229,7 @@ def _prepare(module: Logits, work: Path, config: Any) -> Sources:
     except Exception as error:  # the exporter raises a dozen kinds
         raise TrainingError(f"the model cannot be exported to ONNX: {error}") from error
     quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-    matched = _fuse(plain, fused, config)
+    matched = fuse(plain, fused, config)
     onnx.save(rewrite(onnx.load(fused), unfold_layer_norm), unfolded)
     return Sources(module, plain, prepared, fused, unfolded, matched, config)
 
@@ -249,6 +255,11 @@ def _session(path: Path) -> ort.InferenceSession:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def check_loads(path: Path) -> None:
+    """Raises what onnxruntime raises: a graph that does not load is a failed build, not a failed gate."""
+    _session(path)
 
 
 def _check(answer: Callable[[Feed], NDArray[Any]], sources: Sources) -> float:
@@ -292,14 +303,21 @@ def _run(session: ort.InferenceSession, feed: Feed) -> NDArray[Any]:
     return result
 
 
-def _fuse(plain: Path, path: Path, config: Any) -> int:
-    """Write the fused graph, or the plain one again, and return in how many layers attention became one node."""
+def fuse(plain: Path, path: Path, config: Any, *, embeddings: bool = True) -> int:
+    """Write the fused graph, or the plain one again, and return in how many layers attention became one node.
+
+    Without `embeddings` their tables stay inputs of plain Gather nodes.
+    """
+    options = FusionOptions("bert")
+    options.enable_embed_layer_norm = embeddings
+    heads = getattr(config, KEPT_HEADS, config.num_attention_heads)
     try:
         optimized = optimize_model(
             str(plain),
             model_type="bert",
-            num_heads=config.num_attention_heads,
-            hidden_size=config.hidden_size,
+            num_heads=heads,
+            hidden_size=heads * (config.hidden_size // config.num_attention_heads),
+            optimization_options=options,
             opt_level=0,
         )
         optimized.save_model_to_file(str(path))
@@ -334,7 +352,7 @@ def _build_torchscript(sources: Sources, path: Path) -> str:
 def _build_rowwise_int8(sources: Sources, path: Path) -> str:
     """Weights per column, one activation scale per token: neighbours cannot enter (training/rowwise.py)."""
     onnx.save(quantize_rowwise(onnx.load(sources.fused)), path)
-    _session(path)  # a graph that does not load is a failed build, not a failed gate
+    check_loads(path)
     return "int8, one activation scale per token"
 
 

@@ -33,6 +33,7 @@ from training.evaluate import softmax
 from training.prepare import Prepared, Split
 from training.recipe import Recipe, TrainingSection
 from training.sources import EncoderFolder
+from training.surgery import is_cut, load_cut
 from training.temperature import best_temperature, divide_logits
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -121,6 +122,8 @@ def run_key(recipe: Recipe, prepared: Prepared) -> str:
 
 def load_model(model_dir: Path, attention: Attention | None = "eager") -> transformers.PreTrainedModel:
     """The classifier in `model_dir`, fp32, in evaluation mode. `eager` attention is what exporters trace best."""
+    if is_cut(model_dir):
+        return load_cut(model_dir, attention)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         model_dir, attn_implementation=attention, dtype=torch.float32, local_files_only=True, use_safetensors=True
     )

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,7 +41,7 @@ from training.card import render_card
 from training.data import read_table
 from training.errors import GateRefused, TrainingError
 from training.evaluate import Evaluation, evaluate, softmax
-from training.export import Export, export_model
+from training.export import CANDIDATES, Candidate, Export, export_model
 from training.finetune import FineTuned, fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
 from training.prepare import Prepared, prepare
@@ -97,15 +97,24 @@ def train(
     A run that has published already publishes nothing new. Raises RecipeInvalid before any work when the recipe
     loosens the gate, GateRefused when nothing may be published, and whatever its steps raise.
     """
+    with open_run(recipe, run_dir, cache=cache, console=console) as opened:
+        return opened.run().finish(repository, promote=promote)
+
+
+@contextmanager
+def open_run(
+    recipe: Recipe, run_dir: Path | None = None, *, cache: Path | None = None, console: Console | None = None
+) -> Iterator["Opened"]:
+    """Fetch and prepare the data and hold the run's folder for this process. Raises as `train`."""
     tightened(recipe.gate)
     console = console or Console(stderr=True, highlight=False)
     try:
         with quiet(), _progress(console) as progress:
-            line = _Line(recipe, cache or cache_dir(os.environ), console, progress)
+            line = Line(recipe, cache or cache_dir(os.environ), console, progress)
             encoder, prepared = line.fetch_and_prepare()
             folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
             with only_user(folder):
-                return _Run(line, encoder, prepared, folder).finish(repository, promote=promote)
+                yield Opened(line, encoder, prepared, folder)
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
 
@@ -123,7 +132,7 @@ def _progress(console: Console) -> Progress:
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """What every step needs."""
 
     recipe: Recipe
@@ -157,10 +166,24 @@ class _Line:
         return encoder, prepared
 
 
-class _Run:
+@dataclass(frozen=True)
+class Opened:
+    """A run's folder, held for this process, and what the run starts from."""
+
+    line: Line
+    encoder: EncoderFolder
+    prepared: Prepared
+    folder: Path
+
+    def run(self, inside: str = "") -> "Run":
+        """The run, or another over the same data in a folder of its own inside."""
+        return Run(self.line, self.encoder, self.prepared, self.folder / inside)
+
+
+class Run:
     """One run over prepared data, in its own folder."""
 
-    def __init__(self, line: _Line, encoder: EncoderFolder, prepared: Prepared, folder: Path) -> None:
+    def __init__(self, line: Line, encoder: EncoderFolder, prepared: Prepared, folder: Path) -> None:
         self._line = line
         self._recipe = line.recipe
         self._encoder = encoder
@@ -171,20 +194,45 @@ class _Run:
 
     def finish(self, repository: Path, *, promote: bool) -> Artifact:
         """Every step from the baseline on."""
-        baseline = self._baseline()
-        tuned = self._fine_tune()
-        weights = key_of({path.name: record(path).sha256 for path in sorted(tuned.model_dir.iterdir())})
+        baseline = self.baseline()
+        return self.release(self._fine_tune(), baseline, repository, promote=promote)
+
+    def release(
+        self,
+        tuned: FineTuned,
+        baseline: Evaluation,
+        repository: Path,
+        *,
+        promote: bool,
+        candidates: Sequence[Candidate] = CANDIDATES,
+        required: str = "fp32",
+        compressed: str = "",
+    ) -> Artifact:
+        """Every step from a finished model on, offering `candidates` to the gate.
+
+        `compressed` says how the model was made smaller. Raises GateRefused when `required` may not be published.
+        """
+        weights = weights_key(tuned.model_dir)
         scores, evaluation = self._evaluate(tuned, weights)
-        export = self._export(tuned, weights)
-        draft = self._with_reference(self._draft(tuned, export, evaluation, baseline), scores)
+        export = self._export(tuned, weights, candidates)
+        gate = GateResult(
+            passed=False,
+            test_rows=evaluation.rows,
+            cpu=cpu_name(),
+            reference_metrics=evaluation.metrics,
+            baseline_metrics=baseline.metrics,
+            confusion_matrix=evaluation.confusion_matrix,
+        )
+        draft = self._with_reference(self.draft(tuned, export, gate, compressed), scores)
         verdict, gate_key = self._gate(draft, export, scores)
         findings = self._findings(tuned, export, evaluation, baseline, _judged(draft, verdict))
         self._report(findings)
-        if not verdict.passed:
+        if required not in {variant.name for variant in verdict.published}:
             raise GateRefused(f"{verdict.reasons()}; nothing was published, {self._folder / 'report.html'} tells more")
         return self._publish(findings, verdict, repository, gate_key, promote=promote)
 
-    def _baseline(self) -> Evaluation:
+    def baseline(self) -> Evaluation:
+        """What the frozen encoder is worth on the test split."""
         recipe, prepared = self._recipe, self._prepared
         key = key_of(
             prepared.fingerprint, recipe.encoder.model_dump(mode="json"), recipe.training.max_tokens, self._code
@@ -226,19 +274,19 @@ class _Run:
             said.append(f"accuracy {shown(evaluation.metrics['accuracy'])} on {evaluation.rows:,} test rows")
         return scores, evaluation
 
-    def _export(self, tuned: FineTuned, weights: str) -> Export:
+    def _export(self, tuned: FineTuned, weights: str, candidates: Sequence[Candidate]) -> Export:
         folder = self._folder / "export"
-        key = key_of(weights, self._code, libraries())
+        key = key_of(weights, self._code, libraries(), [candidate.name for candidate in candidates])
         found = self._steps.load("export", key, Export)
         if found is not None and all((folder / variant.file).is_file() for variant in found.variants):
             self._line.say("export", _built(found))
             return found
         with self._line.timed("export") as said:
-            export = export_model(tuned.model_dir, folder, progress=self._line.progress)
+            export = export_model(tuned.model_dir, folder, progress=self._line.progress, candidates=candidates)
             said.append(_built(export))
         return self._steps.save("export", key, Export, export)
 
-    def _draft(self, tuned: FineTuned, export: Export, evaluation: Evaluation, baseline: Evaluation) -> Manifest:
+    def draft(self, tuned: FineTuned, export: Export, gate: GateResult, compressed: str = "") -> Manifest:
         """The manifest as far as it is known before the gate: every variant, no files, no verdict."""
         files = {variant.file: _NO_RECORD for variant in export.variants}
         return Manifest(
@@ -253,15 +301,8 @@ class _Run:
             variants=export.variants,
             length_quantiles=tuned.length_quantiles,
             files=files | {GOLDEN: _NO_RECORD, export.preprocessing.tokenizer: _NO_RECORD},
-            provenance=self._provenance(),
-            gate=GateResult(
-                passed=False,
-                test_rows=evaluation.rows,
-                cpu=cpu_name(),
-                reference_metrics=evaluation.metrics,
-                baseline_metrics=baseline.metrics,
-                confusion_matrix=evaluation.confusion_matrix,
-            ),
+            provenance=self._provenance(compressed),
+            gate=gate,
         )
 
     def _with_reference(self, draft: Manifest, scores: Floats) -> Manifest:
@@ -269,7 +310,7 @@ class _Run:
         tokenizer = Tokenizer.from_file(str(self._folder / "export" / draft.preprocessing.tokenizer))
         return draft.model_copy(update={"reference": reference_of(draft, tokenizer, self._prepared.test.texts, scores)})
 
-    def _provenance(self) -> Provenance:
+    def _provenance(self, compressed: str) -> Provenance:
         return Provenance(
             created=datetime.now(UTC),
             recipe=public_recipe(self._recipe),
@@ -280,6 +321,7 @@ class _Run:
             libraries=libraries(),
             git_commit=git_commit(ROOT),
             platform=platform.platform(),
+            compressed=compressed,
         )
 
     def _gate(self, draft: Manifest, export: Export, scores: Floats) -> tuple[Verdict, str]:
@@ -362,6 +404,11 @@ class _Run:
             shutil.copyfile(self._folder / "export" / name, staged / name)
         (staged / "MODEL_CARD.md").write_text(render_card(findings, manifest), encoding="utf-8")
         (staged / "report.html").write_text(render_report(findings), encoding="utf-8")
+
+
+def weights_key(model_dir: Path) -> str:
+    """A hash of every file of a model's folder."""
+    return key_of({path.name: record(path).sha256 for path in sorted(model_dir.iterdir())})
 
 
 def _judged(draft: Manifest, verdict: Verdict) -> Manifest:
