@@ -17,7 +17,7 @@ from rich.progress import Progress
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from training.errors import FineTuneFailed
-from training.finetune import choose_precision
+from training.finetune import choose_precision, parameter_groups
 from training.recipe import TrainingSection
 
 Floats = npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ def teach(
     transformers.set_seed(section.seed)
     encoded = encode(tokenizer, lesson.texts, section.max_tokens)
     steps = max(1, round(lesson.epochs * math.ceil(len(encoded) / section.batch_size)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=section.learning_rate, weight_decay=section.weight_decay)
+    optimizer = torch.optim.AdamW(parameter_groups(model, section), fused=True)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, int(section.warmup * steps), steps)
     reduced = choose_precision(section.precision, model) == "bf16"
     zeros = _zeros(model)
@@ -68,7 +68,7 @@ def teach(
         loss = _loss(logits.float(), lesson, rows)
         if not math.isfinite(loss.item()):
             raise FineTuneFailed(f"{title}: the loss is not a number at step {step}; try a smaller learning rate")
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), section.max_grad_norm)
         optimizer.step()
         schedule.step()

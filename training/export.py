@@ -126,8 +126,9 @@ class Candidate:
 def export_model(
     model_dir: Path, folder: Path, *, progress: Progress, candidates: Sequence[Candidate] | None = None
 ) -> Export:
-    """Write every candidate, `CANDIDATES` unless others are given, the fp32 reference first, and `tokenizer.json` into `folder`, which is emptied first.
+    """Write every candidate and `tokenizer.json` into `folder`, which is emptied first.
 
+    `candidates`: CANDIDATES unless others are given, the fp32 reference first.
     Raises TrainingError when fp32 cannot be exported; another candidate's failure is kept in the result.
     """
     shutil.rmtree(folder, ignore_errors=True)

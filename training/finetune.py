@@ -109,6 +109,11 @@ def fine_tune(
             raise FineTuneFailed(f"training in {run_dir}: {error.strerror or error}") from error
 
 
+def find_finished(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path) -> FineTuned | None:
+    """What `fine_tune` left in `run_dir`, if it is that recipe's over that data, and finished."""
+    return _finished(run_dir, f"{run_key(recipe, prepared)} {_weights_digest(encoder.path)}")
+
+
 def run_key(recipe: Recipe, prepared: Prepared) -> str:
     """A hash of all in recipe and data that decides the weights. The encoder counts by its name alone."""
     parts = {

@@ -60,6 +60,42 @@ class Target:
         )
 
 
+class Confirmed(BaseModel):
+    """One candidate on the test split: its accuracy minus that of fp32, paired, and the share of equal labels."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    accuracy_difference: Estimate
+    agreement: float
+
+    @property
+    def points_lost(self) -> float:
+        """Percentage points of accuracy below fp32."""
+        return -100 * self.accuracy_difference.value
+
+    def keeps(self, target: Target) -> bool:
+        """Whether it loses no more than was allowed."""
+        return self.points_lost <= target.lose + 1e-9
+
+
+class Outcome(BaseModel):
+    """Everything one run found. The first of `measured` is fp32; `found` reaches `target`.
+
+    `skipped`: candidates that take training, left out because something that does not reached the target.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    measured: tuple[Measured, ...]
+    front: tuple[str, ...]
+    target: str = ""
+    found: str | None = None
+    test: Confirmed | None = None
+    published: str | None = None
+    skipped: int = 0
+
+
 def find(measured: Sequence[Measured], target: Target) -> Measured | None:
     """Of those that reach the target the fastest in batches of 32, None if none does. The first is the reference.
 

@@ -190,7 +190,7 @@ class Run:
         self._prepared = prepared
         self._folder = folder
         self._steps = Steps(folder / "steps")
-        self._code = source_key("artifact", "inference", "training", root=ROOT)
+        self.code = self._code = source_key("artifact", "inference", "training", root=ROOT)
 
     def finish(self, repository: Path, *, promote: bool) -> Artifact:
         """Every step from the baseline on."""

@@ -95,7 +95,7 @@ def render_report(findings: Findings) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>{name}: training report</title><style>{_style()}</style></head>\n'
+        f'content="light dark"><title>{name}: training report</title><style>{page_style()}</style></head>\n'
         f"<body><main>{_header(findings)}{''.join(sections)}</main></body></html>\n"
     )
 
@@ -112,7 +112,8 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{size / 1e3:.0f} kB"
 
 
-def _style() -> str:
+def page_style() -> str:
+    """The style sheet that report pages carry."""
     return (files("training") / "report.css").read_text(encoding="utf-8")
 
 
