@@ -222,7 +222,7 @@ def compress(
 
         target = None
         if asked != (None, None, None):
-            target = Target(smaller or 1.0, faster or 1.0, 0.5 if lose is None else lose)
+            target = Target(smaller or 0.0, faster or 0.0, 0.5 if lose is None else lose)
         texts = read_unlabelled(unlabelled) if unlabelled else ()
         plan = candidates.plan(attempt or (), only=only, unlabelled=bool(texts))
         options = Options(plan, target, texts, publish=publish, promote=promote, repository=repository)

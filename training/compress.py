@@ -128,10 +128,11 @@ class _Job:
         if target is None or find(measured, target) is None:
             measured += self._measure_all(slow)
             slow = []
-        outcome = Outcome(measured=tuple(measured), front=front(measured), skipped=len(slow))
+        said = str(target) if target else ""
+        outcome = Outcome(measured=tuple(measured), front=front(measured), target=said, skipped=len(slow))
         self._write(outcome)
         if target is not None and (found := find(measured, target)) is not None:
-            outcome = self._confirmed(outcome.model_copy(update={"target": str(target), "found": found.name}), target)
+            outcome = self._confirmed(outcome.model_copy(update={"found": found.name}), target)
         return outcome
 
     def _confirmed(self, outcome: Outcome, target: Target) -> Outcome:

@@ -39,15 +39,18 @@ class Measured(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is asked for: so many times smaller and faster than fp32, at most so many points of accuracy lost."""
+    """What is asked for: so many times smaller and faster than fp32, at most so many points of accuracy lost.
 
-    smaller: float = 1.0
-    faster: float = 1.0
+    0 asks nothing of size or speed: a candidate may then be larger, or slower.
+    """
+
+    smaller: float = 0.0
+    faster: float = 0.0
     lose: float = 0.5
 
     def __str__(self) -> str:
-        wanted = [f"{self.smaller:g} x smaller"] if self.smaller != 1 else []
-        wanted += [f"{self.faster:g} x faster"] if self.faster != 1 else []
+        wanted = [f"{self.smaller:g} x smaller"] if self.smaller else []
+        wanted += [f"{self.faster:g} x faster"] if self.faster else []
         return ", ".join([*wanted, f"at most {self.lose:g} points lost"])
 
     def met_by(self, candidate: Measured, reference: Measured) -> bool:
