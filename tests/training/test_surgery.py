@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from transformers import PreTrainedModel
 
 from training import surgery
 from training.errors import TrainingError
@@ -13,16 +14,15 @@ from training.finetune import load_model
 from training.sources import EncoderFolder
 from training.surgery import Batch
 
-Model = transformers.PreTrainedModel
 LAYER = "bert.encoder.layer.0"
 JOINED = f"{LAYER}.attention.output.dense"
 DOWN = f"{LAYER}.output.dense"
 
 
 @pytest.fixture
-def model(encoder: EncoderFolder) -> Model:
+def model(encoder: EncoderFolder) -> PreTrainedModel:
     torch.manual_seed(3)
-    made: Model = transformers.AutoModelForSequenceClassification.from_pretrained(
+    made: PreTrainedModel = transformers.AutoModelForSequenceClassification.from_pretrained(
         encoder.path, num_labels=2, attn_implementation="eager"
     )
     return made.eval()
@@ -37,14 +37,15 @@ def batches() -> list[Batch]:
     return [{"input_ids": ids, "attention_mask": mask, "labels": torch.eye(2)[torch.tensor([0, 1, 1, 0])]}]
 
 
-def logits(model: Model, batches: list[Batch]) -> torch.Tensor:
+def logits(model: PreTrainedModel, batches: list[Batch]) -> torch.Tensor:
     with torch.inference_mode():
         found: torch.Tensor = model(**{name: batches[0][name] for name in ("input_ids", "attention_mask")}).logits
     return found
 
 
-def weights_of(model: Model, name: str) -> torch.Tensor:
-    return model.get_parameter(f"{name}.weight")
+def weights_of(model: PreTrainedModel, name: str) -> torch.Tensor:
+    found: torch.Tensor = model.get_parameter(f"{name}.weight")
+    return found
 
 
 def test_layers_are_kept_from_both_ends(encoder: EncoderFolder) -> None:
@@ -57,12 +58,12 @@ def test_layers_are_kept_from_both_ends(encoder: EncoderFolder) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2, 3])
-def test_more_layers_than_there_are_to_spare_is_an_error(model: Model, count: int) -> None:
+def test_more_layers_than_there_are_to_spare_is_an_error(model: PreTrainedModel, count: int) -> None:
     with pytest.raises(TrainingError, match=f"cannot keep {count} of 2 layers"):
         surgery.keep_layers(model, count)
 
 
-def test_the_head_that_does_nothing_is_the_one_that_goes(model: Model, batches: list[Batch]) -> None:
+def test_the_head_that_does_nothing_is_the_one_that_goes(model: PreTrainedModel, batches: list[Batch]) -> None:
     with torch.no_grad():
         for name in surgery.layer_names(model):
             weights_of(model, f"{name}.attention.output.dense")[:, :16] = 0
@@ -73,7 +74,7 @@ def test_the_head_that_does_nothing_is_the_one_that_goes(model: Model, batches: 
     torch.testing.assert_close(logits(model, batches), before)
 
 
-def test_neurons_that_do_nothing_go_first(model: Model, batches: list[Batch]) -> None:
+def test_neurons_that_do_nothing_go_first(model: PreTrainedModel, batches: list[Batch]) -> None:
     with torch.no_grad():
         for name in surgery.layer_names(model):
             weights_of(model, f"{name}.output.dense")[:, ::2] = 0
@@ -83,12 +84,12 @@ def test_neurons_that_do_nothing_go_first(model: Model, batches: list[Batch]) ->
     torch.testing.assert_close(logits(model, batches), before)
 
 
-def test_one_head_always_stays(model: Model, batches: list[Batch]) -> None:
+def test_one_head_always_stays(model: PreTrainedModel, batches: list[Batch]) -> None:
     surgery.remove_heads(model, 0.99, batches)
     assert weights_of(model, JOINED).shape == (32, 16)
 
 
-def test_factors_hold_the_share_of_numbers_asked_for(model: Model, batches: list[Batch]) -> None:
+def test_factors_hold_the_share_of_numbers_asked_for(model: PreTrainedModel, batches: list[Batch]) -> None:
     before = weights_of(model, DOWN).numel()
     surgery.factorise(model, 0.5, batches)
     factors = sum(parameter.numel() for parameter in model.get_submodule(DOWN).parameters() if parameter.ndim == 2)
@@ -113,7 +114,7 @@ def test_the_inputs_decide_what_a_low_rank_keeps() -> None:
     assert (weighted(rows) - wanted).norm() < 0.5 * (plain(rows) - wanted).norm()
 
 
-def test_the_smallest_weights_become_zero(model: Model) -> None:
+def test_the_smallest_weights_become_zero(model: PreTrainedModel) -> None:
     before = weights_of(model, DOWN).clone()
     surgery.zero_weights(model, 0.5)
     after = weights_of(model, DOWN)
@@ -122,7 +123,7 @@ def test_the_smallest_weights_become_zero(model: Model) -> None:
     assert (model.classifier.weight != 0).all()
 
 
-def test_clipping_holds_outliers_and_leaves_the_rest(model: Model) -> None:
+def test_clipping_holds_outliers_and_leaves_the_rest(model: PreTrainedModel) -> None:
     with torch.no_grad():
         weights_of(model, DOWN)[3, 5] = 100.0
     before = weights_of(model, DOWN).clone()
@@ -132,7 +133,7 @@ def test_clipping_holds_outliers_and_leaves_the_rest(model: Model) -> None:
     assert (after == before).float().mean() > 0.85
 
 
-CUTS: dict[str, Callable[[Model, list[Batch]], None]] = {
+CUTS: dict[str, Callable[[PreTrainedModel, list[Batch]], None]] = {
     "layers": lambda model, _: surgery.keep_layers(model, 1),
     "heads": lambda model, batches: surgery.remove_heads(model, 0.5, batches),
     "neurons": lambda model, batches: surgery.remove_neurons(model, 0.25, batches),
@@ -143,7 +144,7 @@ CUTS: dict[str, Callable[[Model, list[Batch]], None]] = {
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_cut_model_answers_the_same_after_a_reload(
-    model: Model, batches: list[Batch], encoder: EncoderFolder, tmp_path: Path, cut: str
+    model: PreTrainedModel, batches: list[Batch], encoder: EncoderFolder, tmp_path: Path, cut: str
 ) -> None:
     CUTS[cut](model, batches)
     tokenizer = transformers.AutoTokenizer.from_pretrained(encoder.path)
@@ -153,7 +154,7 @@ def test_a_cut_model_answers_the_same_after_a_reload(
     torch.testing.assert_close(logits(again, batches), logits(model, batches))
 
 
-def test_cuts_follow_one_another(model: Model, batches: list[Batch]) -> None:
+def test_cuts_follow_one_another(model: PreTrainedModel, batches: list[Batch]) -> None:
     surgery.keep_layers(model, 1)
     surgery.remove_heads(model, 0.5, batches)
     surgery.remove_neurons(model, 0.5, batches)
@@ -161,7 +162,7 @@ def test_cuts_follow_one_another(model: Model, batches: list[Batch]) -> None:
     assert logits(model, batches).isfinite().all()
 
 
-def test_what_was_factorised_cannot_be_cut_again(model: Model, batches: list[Batch]) -> None:
+def test_what_was_factorised_cannot_be_cut_again(model: PreTrainedModel, batches: list[Batch]) -> None:
     surgery.factorise(model, 0.5, batches)
     with pytest.raises(TrainingError, match="factorise last"):
         surgery.remove_neurons(model, 0.5, batches)
