@@ -90,7 +90,7 @@ def factorise(model: transformers.PreTrainedModel, share: float, batches: Sequen
     """Replace each feed-forward matrix by two of low rank that hold `share` of its numbers together.
 
     The singular vectors are those of the matrix weighted by the second moment of what flows into it, so that the
-    error of the outputs on `batches` is least, not that of the weights: Wang et al. 2024, arXiv:2403.12403.
+    error of the outputs on `batches` is least, not that of the weights: Wang et al. 2024, arXiv:2403.07378.
     Attention is left alone: onnxruntime fuses it only whole.
     """
     parts = [f"{name}.{part}" for name in layer_names(model) for part in (_UP, _DOWN)]

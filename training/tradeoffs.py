@@ -24,7 +24,8 @@ HEADINGS: Final = (
 
 def rows(outcome: Outcome) -> list[list[str]]:
     """One row of cells per candidate, in the order they were measured; `*` marks the Pareto front."""
-    return [[_name(each, outcome), *_cells(each, outcome.measured[0])] for each in outcome.measured]
+    reference = outcome.measured[0]
+    return [[each.name, *_cells(each, reference, starred=each.name in outcome.front)] for each in outcome.measured]
 
 
 def refusals(outcome: Outcome) -> list[str]:
@@ -117,11 +118,7 @@ def _points(difference: float) -> str:
     return f"{round(-100 * difference, 1) + 0.0:.1f}"
 
 
-def _name(each: Measured, outcome: Outcome) -> str:
-    return f"{'* ' if each.name in outcome.front else ''}{each.name}"
-
-
-def _cells(each: Measured, reference: Measured) -> list[str]:
+def _cells(each: Measured, reference: Measured, *, starred: bool) -> list[str]:
     if each.accuracy is None or each.accuracy_difference is None:
         return [NOT_MEASURED, *[""] * (len(HEADINGS) - 3), "refused"]
     lost = each.accuracy_difference
@@ -134,5 +131,5 @@ def _cells(each: Measured, reference: Measured) -> list[str]:
         f"{_points(lost.value)} ({_points(lost.high)} to {_points(lost.low)})",
         f"{each.agreement:.1%}",
         f"{each.moved:.2g}, {each.flipped} labels",
-        "refused" if each.refused else "passes",
+        "refused" if each.refused else "passes *" if starred else "passes",
     ]

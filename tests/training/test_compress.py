@@ -137,14 +137,6 @@ def test_a_target_is_found_confirmed_and_published_through_the_gate(place: Place
     assert "gate" in [line.split()[1] for line in said.splitlines() if line.startswith("✓")]
 
 
-def test_a_cut_model_is_published_with_its_own_reference(place: Place, tmp_path: Path) -> None:
-    outcome, _ = place.again(options("layers=1", target=Target(smaller=1.3, lose=100), publish=tmp_path))
-    assert outcome.found == "layers=1"
-    manifest = open_artifact(tmp_path / "tiny" / "1").manifest
-    assert [variant.name for variant in manifest.variants] == ["fp32"]
-    assert manifest.provenance.compressed == "layers=1"
-
-
 def test_the_gate_has_the_last_word(place: Place, tmp_path: Path) -> None:
     recipe = load_recipe(place.home / "recipe.toml")
     tight = recipe.gate.model_copy(update={"max_score_difference": 0.0})
@@ -159,11 +151,16 @@ def test_training_is_left_out_where_it_is_not_needed(place: Place) -> None:
     assert [each.name for each in outcome.measured] == ["fp32", TRIED[0]]
 
 
-def test_training_is_tried_where_nothing_else_reaches_it(place: Place) -> None:
-    outcome, said = place.again(options("layers=1+distil=2", target=Target(smaller=1.4, lose=60)))
-    assert outcome.found == "layers=1+distil=2"
-    assert (place.home / "run" / "compress" / "models" / "layers=1+distil=2" / "cut.json").exists()
+def test_training_is_tried_where_nothing_else_reaches_it(place: Place, tmp_path: Path) -> None:
+    name = "layers=1+distil=2"
+    outcome, said = place.again(options(name, target=Target(smaller=1.3, lose=60), publish=tmp_path))
+    assert outcome.found == name
+    assert (place.home / "run" / "compress" / "models" / name / "cut.json").exists()
     assert "train" in [line.split()[1] for line in said.splitlines() if line.startswith("✓")]
+    # Published with its own fp32 as the reference.
+    manifest = open_artifact(tmp_path / "tiny" / "1").manifest
+    assert [variant.name for variant in manifest.variants] == ["fp32"]
+    assert manifest.provenance.compressed == name
 
 
 def test_when_nothing_reaches_the_target_it_says_so(place: Place, tmp_path: Path) -> None:
