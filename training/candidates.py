@@ -52,11 +52,6 @@ class Candidate:
         return "+".join(part for part in parts if part) or REFERENCE
 
     @property
-    def model_name(self) -> str:
-        """The torch model's part of the name."""
-        return Candidate(self.model).name
-
-    @property
     def trains(self) -> bool:
         """Whether it takes minutes of training."""
         return any(step.stage == "training" for step in self.model)
