@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format serve train bench bench-peers soak monitoring-test dashboards lock image \
+.PHONY: help run test lint format serve train bench bench-peers profile soak monitoring-test dashboards lock image \
   image-training image-openvino image-torch model-image image-test compose-test k8s-test k8s-rules rollout-test \
   hpa-test wheelhouse clean distclean
 
@@ -64,6 +64,9 @@ bench: .venv/.train ## measure the served model against its limit and every targ
 
 bench-peers: .venv/.train ## the same load on other servers, each in its own environment (PEERS="mosec litserve")
 	@exec $(BIN)/python -m benchmarks.peers --repository $(MODELS) $(if $(QUICK),--quick) $(PEERS)
+
+profile: .venv/.dev ## CPU time of the served model by thread, and a flame graph (as root, for py-spy)
+	@exec $(BIN)/python -m benchmarks.profile --repository $(MODELS)
 
 soak: .venv/.train ## MINUTES of mixed load; memory and open files over time
 	@exec $(BIN)/python -m benchmarks.soak --repository $(MODELS) --minutes $(MINUTES)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from inference.backends.base import Backend
+from inference.cache import Known, ResponseCache, shared
 from inference.cost import CostModel
 from inference.errors import (
     BackendFailed,
@@ -39,13 +40,16 @@ _BATCH_HANDICAP_SECONDS = 2.0
 _TOKENIZE_AT_MOST = 64
 # Share of a request's time that predicted waiting and computing may fill. The prediction knows nothing of parsing, the
 # event loop and other processes, and an answer that comes just after its deadline is work thrown away.
-_ADMISSIBLE_SHARE = 0.6
+_ADMISSIBLE_SHARE = 0.3
 # Stuck threads cannot be ended. With this many per worker the process is beyond repair and says so.
 _STUCK_PER_WORKER = 4
 
 
 class Observer(Protocol):
-    """What wants to know of every execution. Called from worker threads, once each."""
+    """What wants to know of every execution. Called from worker threads, once each.
+
+    Its last two methods are called only where there is a response cache, by callers' threads too.
+    """
 
     def batch_done(
         self,
@@ -65,6 +69,14 @@ class Observer(Protocol):
         """What went in and what came out of one execution, after its callers have been answered."""
         ...
 
+    def inputs_looked_up(self, *, hits: int, joined: int, misses: int) -> None:
+        """How many of one request's inputs were known, under way as somebody else's, or neither."""
+        ...
+
+    def inputs_answered_again(self, inputs: Sequence[Prepared], predictions: Sequence[Prediction]) -> None:
+        """What was answered beside what was executed: known inputs, and further callers of an executed one."""
+        ...
+
 
 class SilentObserver:
     """Nobody is watching."""
@@ -73,6 +85,12 @@ class SilentObserver:
         """Do nothing."""
 
     def inputs_done(self, inputs: object, outcomes: object) -> None:
+        """Do nothing."""
+
+    def inputs_looked_up(self, **_: object) -> None:
+        """Do nothing."""
+
+    def inputs_answered_again(self, inputs: object, predictions: object) -> None:
         """Do nothing."""
 
 
@@ -85,6 +103,16 @@ class Execution:
     started: float
     observer: Observer
     overdue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What the response cache said of one request: what was known by index, and how many of the others were new."""
+
+    hits: Sequence[tuple[int, Known]]
+    joined: int
+    misses: int
+    observer: Observer
 
 
 class Batcher:
@@ -103,6 +131,7 @@ class Batcher:
         self._task = task
         self._limits = limits
         self._observer: Observer = SilentObserver()
+        self._cache: ResponseCache | None = None
         self._execution_timeout = execution_timeout_seconds
         self._lock = threading.Lock()
         self._waiting = WaitingRoom(limits)
@@ -124,6 +153,16 @@ class Batcher:
         """Tell `observer` of every execution that starts from now on; one that runs already was somebody else's."""
         with self._lock:
             self._observer = observer
+
+    def remember(self, cache: ResponseCache) -> None:
+        """From now on answer what `cache` knows from it, and compute identical concurrent inputs once."""
+        with self._lock:
+            self._cache = cache
+
+    @property
+    def cached_bytes(self) -> int:
+        """What the response cache holds; zero without one."""
+        return 0 if self._cache is None else self._cache.bytes
 
     @property
     def waiting(self) -> int:
@@ -158,8 +197,9 @@ class Batcher:
     ) -> Ticket:
         """Queue checked inputs and return at once: a body is taken whole or not at all.
 
-        Raises NotReady when closing or failed, Overloaded when the queue is full or, as far as can be told, the
-        answer would come after the deadline.
+        `on_done` is called on the thread that ends the ticket: this one, before `submit` returns, where the response
+        cache knows every input. Raises NotReady when closing or failed, Overloaded when the queue is full or, as far
+        as can be told, the answer would come after the deadline.
         """
         now = time.perf_counter()
         ticket = Ticket(len(values), now, on_done)
@@ -169,10 +209,45 @@ class Batcher:
         with self._lock:
             if self._closing or self.failed:
                 raise NotReady("the model is closing" if self._closing else "the model stopped answering")
-            self._refuse_what_cannot_be_done(values, timeout_seconds)
-            self._waiting.add(entries)
-            self._wake(len(entries))
+            if self._cache is None:
+                self._refuse_what_cannot_be_done(values, timeout_seconds)
+                self._waiting.add(entries)
+                self._wake(len(entries))
+                return ticket
+            lookup = self._look_up(self._cache, ticket, entries, timeout_seconds)
+        self._recall(ticket, lookup)
         return ticket
+
+    def _look_up(
+        self, cache: ResponseCache, ticket: Ticket, entries: Sequence[Entry], timeout_seconds: float | None
+    ) -> Lookup:
+        """Queue what is neither known nor under way. Under the lock: what is known is settled after it."""
+        found = [(entry, cache.find(entry)) for entry in entries]
+        unknown = [entry for entry, known in found if known is None]
+        if new := cache.to_compute(unknown):
+            self._refuse_what_cannot_be_done(new, timeout_seconds)
+        fresh = []
+        for entry in unknown:
+            carrier = cache.carrier(entry, ticket)
+            if carrier is entry:
+                fresh.append(entry)
+            else:
+                self._waiting.hasten(carrier, entry.order)
+        self._waiting.add(fresh)
+        self._wake(len(fresh))
+        hits = [(entry.index, known) for entry, known in found if known is not None]
+        return Lookup(hits, len(unknown) - len(fresh), len(fresh), self._observer)
+
+    def _recall(self, ticket: Ticket, lookup: Lookup) -> None:
+        """Settle what was known, and say so. The request is accepted by now: an observer cannot undo that."""
+        for index, known in lookup.hits:
+            ticket.recall(index, known.prepared, known.prediction, time.perf_counter())
+        try:
+            hits = [known for _, known in lookup.hits]
+            lookup.observer.inputs_looked_up(hits=len(hits), joined=lookup.joined, misses=lookup.misses)
+            lookup.observer.inputs_answered_again([k.prepared for k in hits], [k.prediction for k in hits])
+        except Exception:
+            _log.exception("observing a request failed")
 
     def _wake(self, most: int) -> None:
         """Ring for up to `most` of the workers that wait. Under the lock."""
@@ -322,6 +397,10 @@ class Batcher:
         real = sum(entry.prepared.tokens for entry in batch)
         padded = max(entry.prepared.tokens for entry in batch) * len(batch)
         failed = any(isinstance(outcome, InferenceError) for outcome in outcomes)
+        if self._cache is not None:
+            with self._lock:
+                if not execution.overdue:
+                    self._cache.keep(batch, outcomes)
         settle(batch, outcomes, started=started, now=now)
         with self._lock:
             if not failed and not execution.overdue:
@@ -336,6 +415,8 @@ class Batcher:
             failed=failed or execution.overdue,
         )
         execution.observer.inputs_done([entry.prepared for entry in batch], outcomes)
+        if self._cache is not None:
+            execution.observer.inputs_answered_again(*shared(batch, outcomes))
 
     def _infer(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         """One outcome per entry, whatever the backend does."""

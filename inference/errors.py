@@ -44,6 +44,11 @@ class InputTooLong(InferenceError):
             f"{field}: {tokens} tokens, the model accepts {limit}; shorten it or send parameters.truncate = true"
         )
         self.field = field
+        self._tokens, self._limit = tokens, limit
+
+    def at(self, field: str) -> "InputTooLong":
+        """The same about another field, for another request that holds the same input."""
+        return InputTooLong(field, self._tokens, self._limit)
 
 
 class TooManyInputs(InferenceError):

@@ -15,6 +15,7 @@ from artifact.repository import Artifact
 from inference.backends.base import Backend
 from inference.backends.registry import open_backend
 from inference.batcher import Batcher, Observer, Priority
+from inference.cache import ResponseCache
 from inference.errors import BadInput, DeadlineExceeded
 from inference.layout import usable_cores
 from inference.plan import Plan, find_variant, golden_tolerance
@@ -45,6 +46,8 @@ class Options:
     """How a model is run here. `workers` = 0 means one per usable core; each computes with `threads` threads.
 
     `engine` is one that runs the variant's format (`backends/registry.py`); without it the format's default.
+    `response_cache_bytes` = 0 is no response cache; only `Model.load` opens one, since what is measured or judged must
+    be computed.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -52,6 +55,7 @@ class Options:
     threads: int = 1
     engine: str | None = None
     execution_timeout_seconds: float = 30.0
+    response_cache_bytes: int = 0
 
 
 class Model:
@@ -90,6 +94,8 @@ class Model:
         except BaseException:
             model.close()
             raise
+        if options is not None and options.response_cache_bytes:
+            model.remember(options.response_cache_bytes)
         return model
 
     @classmethod
@@ -139,6 +145,10 @@ class Model:
         """Tell `observer` of every execution from now on; warming up and checking went before."""
         self.batcher.observe(observer)
 
+    def remember(self, most_bytes: int) -> None:
+        """Open a response cache: from now on what is known is not computed again. It ends with this model."""
+        self.batcher.remember(ResponseCache(most_bytes))
+
     def check_golden(self) -> None:
         """Reproduce the artifact's golden answers on this engine and CPU. Raises ArtifactCorrupt."""
         golden = self.artifact.golden()
@@ -170,9 +180,10 @@ class Model:
         )
 
     def submit(self, request: Request, on_done: Callable[[Ticket], None]) -> Ticket:
-        """Check and queue a request; returns at once. `on_done` is called exactly once, on another thread.
+        """Check and queue a request; returns at once. `on_done` is called exactly once.
 
-        Raises BadInput, Overloaded, NotReady, in which case `on_done` is never called.
+        That is on another thread, or before this returns where the response cache knows every input. Raises BadInput,
+        Overloaded, NotReady, in which case `on_done` is never called.
         """
         if not request.inputs:
             raise BadInput("inputs", "must hold at least one input")

@@ -1,5 +1,6 @@
 """One accepted request and its one answer."""
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,16 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request gets: one prediction, token count and truncation flag per input, in the order sent."""
+    """What a request gets: one prediction, token count and truncation flag per input, in the order sent.
+
+    `cached` holds the indices of inputs that were answered from the response cache.
+    """
 
     predictions: tuple[Prediction, ...]
     input_tokens: tuple[int, ...]
     truncated: tuple[bool, ...]
     timings: Timings
+    cached: frozenset[int] = frozenset()
 
 
 class Ticket:
@@ -45,6 +50,7 @@ class Ticket:
         "_lock",
         "_on_done",
         "_outcomes",
+        "_recalled",
         "_started",
         "_submitted",
         "_tokenization",
@@ -57,7 +63,8 @@ class Ticket:
         self._error: InferenceError | None = None
         self._on_done = on_done
         self._submitted = submitted
-        self._started: float | None = None
+        self._started = math.inf
+        self._recalled: tuple[int, ...] = ()
         self._finished: float | None = None
         self._tokenization = 0.0
 
@@ -66,18 +73,25 @@ class Ticket:
         """Whether the one answer exists."""
         return self._finished is not None
 
-    def settle(self, index: int, prepared: Prepared, prediction: Prediction, *, started: float, now: float) -> None:
-        """Record one input's prediction; the last one ends the ticket."""
+    def settle(self, index: int, prepared: Prepared, prediction: Prediction, *, started: float, now: float) -> bool:
+        """Record one input's prediction; the last one ends the ticket. False when that input, or all, had ended."""
         with self._lock:
             if self.done or self._outcomes[index] is not None:
-                return
+                return False
             self._outcomes[index] = (prepared, prediction)
-            self._started = started if self._started is None else min(self._started, started)
+            self._started = min(self._started, started)
             self._left -= 1
             if self._left:
-                return
+                return True
             self._finished = now
         self._on_done(self)
+        return True
+
+    def recall(self, index: int, prepared: Prepared, prediction: Prediction, now: float) -> None:
+        """Record a prediction that was known before: nothing was executed for it."""
+        with self._lock:
+            self._recalled = (*self._recalled, index)
+        self.settle(index, prepared, prediction, started=math.inf, now=now)
 
     def fail(self, error: InferenceError, now: float) -> bool:
         """End the ticket with `error`. False when it had ended already."""
@@ -106,14 +120,17 @@ class Ticket:
             input_tokens=tuple(prepared.tokens for prepared, _ in outcomes),
             truncated=tuple(prepared.truncated for prepared, _ in outcomes),
             timings=self._timings(self._finished),
+            cached=frozenset(self._recalled),
         )
 
     def _timings(self, finished: float) -> Timings:
-        started = self._submitted if self._started is None else self._started
-        queued = max(0.0, started - self._submitted - self._tokenization)
+        total = finished - self._submitted
+        # Who joined while the text was being tokenized waited for less than all of that.
+        tokenization = min(self._tokenization, total)
+        queued = max(0.0, min(self._started, finished) - self._submitted - tokenization)
         return Timings(
             queue_seconds=queued,
-            tokenization_seconds=self._tokenization,
-            inference_seconds=max(0.0, finished - self._submitted - queued - self._tokenization),
-            total_seconds=finished - self._submitted,
+            tokenization_seconds=tokenization,
+            inference_seconds=max(0.0, total - queued - tokenization),
+            total_seconds=total,
         )

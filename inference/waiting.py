@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from inference.flight import Flight
 from inference.policy import Limits, choose
 from inference.tasks.base import Prepared
 from inference.ticket import Ticket
@@ -15,11 +16,11 @@ UNPREPARED = Prepared((), 0)
 _TOKENS_PER_CHARACTER = 0.25
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Entry:
     """One input. `order` is when it counts as having arrived; `estimate` is its tokens, guessed until prepared."""
 
-    ticket: Ticket
+    ticket: Ticket | Flight
     index: int
     value: str
     truncate: bool
@@ -70,6 +71,12 @@ class WaitingRoom:
             entry.estimate = entry.prepared.tokens
             self.tokens += entry.estimate
             bisect.insort(self._ready, entry, key=lambda waiting: waiting.order)
+
+    def hasten(self, entry: Entry, order: float) -> None:
+        """Let an entry, wherever it is, count as having arrived at `order` if that is earlier."""
+        if order < entry.order:
+            entry.order = order
+            self._ready.sort(key=lambda waiting: waiting.order)
 
     def forget_the_gone(self) -> None:
         """Drop entries whose ticket has ended: their callers left, or a sibling failed."""

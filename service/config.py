@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     max_queue_size: int = Field(512, ge=1, le=1_000_000, description="Inputs that may wait before a 429.")
     max_batch_size: int = Field(16, ge=1, le=4096, description="Most inputs in one execution.")
     max_batch_tokens: int = Field(512, ge=1, le=1 << 24, description="Most tokens in one execution, padding included.")
+    response_cache_bytes: int = Field(
+        0,
+        ge=0,
+        le=1 << 40,
+        description="Memory for predictions of texts that come again, for each loaded version; 0 keeps none.",
+    )
     workers: int = Field(0, ge=0, le=1024, description="Worker threads; 0 is what suits this CPU.")
     default_timeout_seconds: float = Field(
         30.0, gt=0, le=3600, allow_inf_nan=False, description="Deadline of a request that names none."

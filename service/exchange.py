@@ -111,9 +111,17 @@ def answer_body(answer: Answer, served: Served) -> Mapping[str, object]:
             for each in answer.predictions
         ],
         "model": served.identity,
-        "usage": {"input_tokens": answer.input_tokens, "truncated": answer.truncated},
+        "usage": usage_of(answer),
         "timings": answer.timings,
     }
+
+
+def usage_of(answer: Answer) -> Mapping[str, object]:
+    """What the inputs cost; `cached` only where something was."""
+    usage: dict[str, object] = {"input_tokens": answer.input_tokens, "truncated": answer.truncated}
+    if answer.cached:
+        usage["cached"] = [index in answer.cached for index in range(len(answer.predictions))]
+    return usage
 
 
 def legacy_body(answer: Answer) -> Mapping[str, object]:

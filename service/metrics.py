@@ -107,11 +107,23 @@ class Metrics:
         self.connections = self._gauge("slipway_connections", "Open connections.")
         self.build_info = self._gauge("slipway_build_info", "1; what is running.", "version", "python", "onnxruntime")
         self.build_info.labels(own_version(), platform.python_version(), onnxruntime.__version__).set(1)
+        self._add_response_cache()
         self._add_drift()
         self._add_limits()
         if process:
             for collector in (ProcessCollector, PlatformCollector, GCCollector):
                 collector(registry=self.registry)
+
+    def _add_response_cache(self) -> None:
+        self.response_cache_inputs = self._counter(
+            "slipway_response_cache_inputs",
+            "Accepted inputs that the response cache knew (`hit`), found under way (`joined`) or neither (`miss`).",
+            *MODEL_LABELS,
+            "outcome",
+        )
+        self.response_cache_bytes = self._gauge(
+            "slipway_response_cache_bytes", "Memory held by remembered predictions.", *MODEL_LABELS
+        )
 
     def _add_drift(self) -> None:
         self.drift_inputs = self._counter(
@@ -211,6 +223,7 @@ class ModelObserver:
         self._failed = metrics.failed_batches.labels(*labels)
         self._tokens = metrics.tokens.labels(*labels)
         self._padded = metrics.padded_tokens.labels(*labels)
+        self._looked_up = [metrics.response_cache_inputs.labels(*labels, each) for each in ("hit", "joined", "miss")]
 
     def batch_done(
         self,
@@ -240,3 +253,14 @@ class ModelObserver:
         self._unknown.inc(sum(prepared.unknown for prepared in inputs))
         if self._drift:
             self._drift.observe(inputs, outcomes)
+
+    def inputs_looked_up(self, *, hits: int, joined: int, misses: int) -> None:
+        """Record what the response cache said of one request's inputs."""
+        for series, count in zip(self._looked_up, (hits, joined, misses), strict=True):
+            if count:
+                series.inc(count)
+
+    def inputs_answered_again(self, inputs: Sequence[Prepared], predictions: Sequence[Prediction]) -> None:
+        """Record traffic that was answered without being executed: it drifts like any other."""
+        if self._drift and inputs:
+            self._drift.observe(inputs, predictions)

@@ -261,6 +261,7 @@ class Registry:
                 labels = (served.name, str(served.version), served.task)
                 self._metrics.queue_size.labels(*labels).set(served.model.batcher.waiting)
                 self._metrics.executing.labels(*labels).set(served.model.batcher.executing)
+                self._metrics.response_cache_bytes.labels(*labels).set(served.model.batcher.cached_bytes)
         for state in ("loading", "ready", "failed"):
             self._metrics.models.labels(state).set(sum(served.health() == state for served in self._served))
 

@@ -69,6 +69,9 @@ class Usage(BaseModel):
 
     input_tokens: list[int]
     truncated: list[bool]
+    cached: list[bool] | None = Field(
+        None, description="Whether the response cache knew the prediction; left out where it knew none of them."
+    )
 
 
 class TimingsBody(BaseModel):

@@ -44,12 +44,16 @@ _LINGER_SECONDS: Final = 1.0
 # How long handshakes that have begun get to end, once no new one may.
 _HANDSHAKE_SECONDS: Final = 0.1
 _TICK_SECONDS: Final = 0.02
+# How long a thread may keep the interpreter while another wants it: workers with an answer wait for the event loop,
+# and the other way round. Python's own 5 ms is longer than a whole request takes.
+_SWITCH_SECONDS: Final = 0.001
 
 
 def serve(settings: Settings) -> int:
     """Serve until a signal. Returns the exit status: 0 when every accepted request was answered, 1 otherwise."""
     logs.configure(settings.log_level, settings.log_format)
     heap.use_one_arena()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
@@ -127,7 +131,7 @@ def loader(settings: Settings) -> Load:
             artifact,
             cache=cache,
             wish=wish,
-            options=Options(limits=limits),
+            options=Options(limits=limits, response_cache_bytes=settings.response_cache_bytes),
             calibrate_seconds=settings.calibrate_seconds,
         )
 

@@ -32,7 +32,7 @@ NEVER = {"training": {"service", "cli"}}
 # Low to high: a module imports only what stands before it. `tasks` and `api` are folders.
 LAYERS = {
     "artifact": "errors manifest files repository publish",
-    "inference": "errors layout cost policy tasks backends plan samples ticket waiting batcher model"
+    "inference": "errors layout cost policy tasks backends plan samples ticket flight waiting cache batcher model"
     " calibration engines",
     "service": "errors config heap logs drift metrics docs bridge schemas registry context responses telemetry exchange"
     " direct protocol api app server",

@@ -1,10 +1,11 @@
-"""What `make run` does once everything is installed: train if there is nothing to serve, serve, try one prediction.
+"""What `make run` does once everything is installed: train and calibrate if there is nothing to serve, serve, predict.
 
 This process becomes `slipway serve`, so that Ctrl-C, signals and the exit status are the service's own. The prediction
 is made by a grandchild, which ends as soon as it has printed what a person would try next.
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -26,6 +27,8 @@ TEXT = "A moving story, beautifully told."
 SLIPWAY = Path(sys.executable).with_name("slipway")
 READY_WITHIN_SECONDS = 120.0
 POLL_SECONDS = 0.2
+# About how long the choice of variant, engine and threads may take.
+MEASURE_SECONDS = 15
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = train(arguments.repository)
         if status:
             return status
+        measure(arguments.repository)
     greet_from_a_grandchild(arguments.port)
     return serve(arguments.repository, arguments.port)
 
@@ -78,6 +82,13 @@ def train(repository: Path) -> int:
                 return trainer.wait()
             except KeyboardInterrupt:
                 continue  # the trainer has the same signal and decides how to end
+
+
+def measure(repository: Path) -> None:
+    """Let the service know what runs the new model fastest on this machine. Without it, it goes by a rule."""
+    command = [str(SLIPWAY), "bench", MODEL, "--engines", "--seconds", str(MEASURE_SECONDS)]
+    with contextlib.suppress(KeyboardInterrupt):
+        subprocess.run([*command, "--repository", str(repository)], check=False)  # noqa: S603 - our own words
 
 
 def greet_from_a_grandchild(port: int) -> None:

@@ -22,6 +22,8 @@ class OnnxBackend:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
+        # One plan for memory is kept per shape of input, and text has hundreds: 11 MB for no speed (docs/log.md).
+        options.enable_mem_pattern = False
         # A spinning helper steals the core another worker computes on, and burns a container's quota while idle.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

@@ -1,13 +1,18 @@
 """The batcher: one answer each, whatever happens."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inference.batcher import Batcher, Outcome, Priority
+from inference.cache import ResponseCache
 from inference.errors import (
     BackendFailed,
     BadInput,
@@ -50,6 +55,10 @@ class Caller:
 
     def sums(self) -> list[float]:
         assert self.answered.wait(timeout=20)
+        return self.sums_or_error()
+
+    def sums_or_error(self) -> list[float]:
+        """The sums, without waiting. Raises what the ticket ended with."""
         assert self.ticket is not None
         return [prediction.score for prediction in self.ticket.result().predictions]
 
@@ -66,6 +75,7 @@ def running(
     workers: int = 1,
     observer: "Notes | None" = None,
     execution_timeout_seconds: float = 30.0,
+    cache: ResponseCache | None = None,
 ) -> Iterator[Batcher]:
     batcher = Batcher(
         backend,
@@ -76,6 +86,8 @@ def running(
     )
     if observer is not None:
         batcher.observe(observer)
+    if cache is not None:
+        batcher.remember(cache)
     try:
         yield batcher
     finally:
@@ -87,6 +99,7 @@ def running(
 def held(backend: SumBackend, batcher: Batcher) -> Iterator[Caller]:
     """Keep one execution in flight, so that what is sent meanwhile gathers in the queue."""
     backend.gate.clear()
+    backend.busy.clear()
     first = Caller().send(batcher, "1000")
     assert backend.busy.wait(timeout=20)
     yield first
@@ -100,6 +113,8 @@ class Notes:
     def __init__(self) -> None:
         self.batches: list[dict[str, object]] = []
         self.seen: list[tuple[int, Outcome]] = []
+        self.again: list[float] = []
+        self.looked_up = {"hits": 0, "joined": 0, "misses": 0}
 
     def batch_done(
         self,
@@ -121,6 +136,14 @@ class Notes:
 
     def inputs_done(self, inputs: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
         self.seen.extend(zip((prepared.tokens for prepared in inputs), outcomes, strict=True))
+
+    def inputs_looked_up(self, **counts: int) -> None:
+        for outcome, count in counts.items():
+            self.looked_up[outcome] += count
+
+    def inputs_answered_again(self, inputs: Sequence[Prepared], predictions: Sequence[Prediction]) -> None:
+        assert len(inputs) == len(predictions)
+        self.again.extend(prediction.score for prediction in predictions)
 
 
 def test_answers_come_in_the_order_of_the_inputs() -> None:
@@ -397,3 +420,308 @@ def test_an_observer_sees_each_input_with_its_outcome() -> None:
         assert Caller().send(batcher, "1 2 3", "4").sums() == [6, 4]
     scores = {tokens: outcome.score for tokens, outcome in notes.seen if isinstance(outcome, Prediction)}
     assert scores == {3: 6, 1: 4}
+
+
+# --- with a response cache ---------------------------------------------------------------------------------------
+
+
+def test_without_a_cache_everything_is_computed() -> None:
+    backend, notes = SumBackend(), Notes()
+    with running(backend, Limits(max_batch_size=1), observer=notes) as batcher:
+        with held(backend, batcher):
+            callers = [Caller().send(batcher, "1 2") for _ in range(3)]
+        assert [caller.sums() for caller in callers] == [[3]] * 3
+        assert Caller().send(batcher, "1 2").sums() == [3]
+        assert batcher.cached_bytes == 0
+    assert len(backend.shapes) == 5
+    assert (notes.again, sum(notes.looked_up.values())) == ([], 0)
+
+
+def test_what_is_known_is_answered_at_once_and_said_to_be_cached() -> None:
+    backend, notes = SumBackend(), Notes()
+    with running(backend, observer=notes, cache=ResponseCache(10_000)) as batcher:
+        first = Caller().send(batcher, "1 2")
+        assert first.sums() == [3]
+        again = Caller().send(batcher, "1 2")
+        assert again.answers == 1
+        assert again.sums() == [3]
+        assert batcher.cached_bytes > 0
+    assert first.ticket is not None
+    assert again.ticket is not None
+    answer = again.ticket.result()
+    assert first.ticket.result().cached == frozenset()
+    assert answer.cached == {0}
+    assert answer.input_tokens == (2,)
+    assert (answer.timings.tokenization_seconds, answer.timings.inference_seconds) == (0, 0)
+    assert backend.shapes == [(1, 2)]
+    assert (notes.again, notes.looked_up) == ([3], {"hits": 1, "joined": 0, "misses": 1})
+
+
+def test_truncation_is_part_of_what_was_asked() -> None:
+    long = " ".join("1" for _ in range(20))
+    with running(SumBackend(), cache=ResponseCache(10_000)) as batcher:
+        assert Caller().send(batcher, long, truncate=True).sums() == [16]
+        assert isinstance(Caller().send(batcher, long).error(), InputTooLong)
+        again = Caller().send(batcher, long, truncate=True)
+    assert again.ticket is not None
+    assert again.ticket.result().cached == {0}
+    assert again.ticket.result().truncated == (True,)
+
+
+def test_a_body_of_known_and_new_inputs_keeps_their_order_and_computes_the_new() -> None:
+    backend = SumBackend()
+    with running(backend, cache=ResponseCache(10_000)) as batcher:
+        Caller().send(batcher, "1", "2").sums()
+        with held(backend, batcher):
+            mixed = Caller().send(batcher, "2", "7", "1", "7")
+            assert batcher.waiting == 1
+        assert mixed.sums() == [2, 7, 1, 7]
+    assert mixed.ticket is not None
+    answer = mixed.ticket.result()
+    assert answer.cached == {0, 2}
+    parts = (answer.timings.queue_seconds, answer.timings.tokenization_seconds, answer.timings.inference_seconds)
+    assert sum(parts) == pytest.approx(answer.timings.total_seconds)
+    assert answer.timings.queue_seconds > 0
+
+
+def test_identical_inputs_at_the_same_time_are_computed_once() -> None:
+    backend, notes = SumBackend(), Notes()
+    with running(backend, observer=notes, cache=ResponseCache(10_000)) as batcher:
+        with held(backend, batcher):
+            callers = [Caller().send(batcher, "1 2") for _ in range(5)]
+            assert batcher.waiting == 1
+        assert [caller.sums() for caller in callers] == [[3]] * 5
+    assert backend.shapes == [(1, 1), (1, 2)]
+    assert [caller.answers for caller in callers] == [1] * 5
+    assert notes.again == [3] * 4
+    assert notes.looked_up == {"hits": 0, "joined": 4, "misses": 2}
+
+
+def test_an_input_that_is_already_executing_is_joined() -> None:
+    backend = SumBackend()
+    with running(backend, cache=ResponseCache(10_000)) as batcher:
+        with held(backend, batcher):
+            late = Caller().send(batcher, "1000")
+            assert batcher.waiting == 0
+        assert late.sums() == [1000]
+    assert len(backend.shapes) == 1
+    assert late.ticket is not None
+    timings = late.ticket.result().timings
+    assert timings.queue_seconds == 0
+    assert timings.inference_seconds == pytest.approx(timings.total_seconds - timings.tokenization_seconds)
+
+
+def test_who_leaves_does_not_take_the_followers_along() -> None:
+    backend = SumBackend()
+    with running(backend, cache=ResponseCache(10_000)) as batcher:
+        with held(backend, batcher):
+            leader, follower = Caller().send(batcher, "1 2"), Caller().send(batcher, "1 2")
+            assert leader.ticket is not None
+            assert leader.ticket.fail(DeadlineExceeded("left"), time.perf_counter())
+        assert follower.sums() == [3]
+        assert isinstance(leader.error(), DeadlineExceeded)
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed_and_not_joined() -> None:
+    backend, cache = SumBackend(), ResponseCache(10_000)
+    with running(backend, cache=cache) as batcher:
+        with held(backend, batcher):
+            for caller in [Caller().send(batcher, "1 2") for _ in range(3)]:
+                assert caller.ticket is not None
+                caller.ticket.fail(DeadlineExceeded("left"), time.perf_counter())
+            newcomer = Caller().send(batcher, "1 2")
+        assert newcomer.sums() == [3]
+        other = Caller().send(batcher, "5")
+        assert other.sums() == [5]
+    assert backend.shapes == [(1, 1), (1, 2), (1, 1)]
+    assert cache.under_way <= 1
+
+
+def test_each_follower_has_a_deadline_of_its_own() -> None:
+    backend = SumBackend()
+    with running(backend, cache=ResponseCache(10_000)) as batcher:
+        with held(backend, batcher):
+            hurried = [Caller().send(batcher, "1 2", timeout_seconds=1e-9) for _ in range(2)]
+            patient = Caller().send(batcher, "1 2", timeout_seconds=60)
+            all_hurried = [Caller().send(batcher, "7", timeout_seconds=1e-9) for _ in range(2)]
+        assert patient.sums() == [3]
+        assert all(isinstance(caller.error(), DeadlineExceeded) for caller in (*hurried, *all_hurried))
+    assert backend.shapes == [(1, 1), (1, 2)]
+
+
+def test_a_failure_reaches_every_follower_and_is_not_remembered() -> None:
+    backend = SumBackend()
+    with running(backend, cache=ResponseCache(10_000)) as batcher:
+        with held(backend, batcher):
+            callers = [Caller().send(batcher, "-1") for _ in range(3)]
+        assert all(isinstance(caller.error(), BackendFailed) for caller in callers)
+        backend.fails = True
+        assert isinstance(Caller().send(batcher, "1 2").error(), BackendFailed)
+        backend.fails = False
+        assert Caller().send(batcher, "1 2").sums() == [3]
+
+
+def test_an_input_too_long_is_named_as_each_caller_sent_it() -> None:
+    long = " ".join("1" for _ in range(20))
+    backend = SumBackend()
+    with running(backend, cache=ResponseCache(10_000)) as batcher:
+        with held(backend, batcher):
+            callers = [Caller().send(batcher, long), Caller().send(batcher, "1", "2", long)]
+        errors = [caller.error() for caller in callers]
+    assert [error.field for error in errors] == ["inputs[0]", "inputs[2]"]
+    assert errors[1].message.startswith("inputs[2]: 20 tokens")
+
+
+def test_who_is_interactive_hurries_the_batch_work_they_join() -> None:
+    backend = SumBackend()
+    with running(backend, Limits(max_batch_size=1), cache=ResponseCache(10_000)) as batcher:
+        with held(backend, batcher):
+            patient = [Caller().send(batcher, text, priority="batch") for text in ("1 1", "1 1 1")]
+            urgent = Caller().send(batcher, "1 1 1")
+        assert [caller.sums() for caller in (*patient, urgent)] == [[2], [3], [3]]
+    assert backend.shapes == [(1, 1), (1, 3), (1, 2)]
+
+
+def test_what_need_not_be_computed_is_taken_though_the_queue_is_full() -> None:
+    backend, cache = SumBackend(), ResponseCache(10_000)
+    with running(backend, Limits(max_queue_size=1), cache=cache) as batcher:
+        Caller().send(batcher, "1").sums()
+        with held(backend, batcher):
+            waiting = Caller().send(batcher, "2")
+            accepted = Caller().send(batcher, "1", "2", "1000")
+            with pytest.raises(Overloaded):
+                batcher.submit(["1", "3"], lambda _: pytest.fail("refused and answered"))
+            assert cache.under_way == 2
+        assert (waiting.sums(), accepted.sums()) == ([2], [1, 2, 1000])
+
+
+def test_a_hung_execution_answers_its_followers_and_is_not_remembered() -> None:
+    backend, cache = SumBackend(), ResponseCache(10_000)
+    with running(backend, execution_timeout_seconds=0.2, cache=cache) as batcher:
+        backend.gate.clear()
+        callers = [Caller().send(batcher, "1") for _ in range(3)]
+        assert all(isinstance(caller.error(), BackendFailed) for caller in callers)
+        backend.gate.set()
+        assert Caller().send(batcher, "2").sums() == [2]
+    assert [caller.answers for caller in callers] == [1] * 3
+    assert len(cache) == 1
+
+
+def test_what_the_gate_runs_is_neither_remembered_nor_looked_up() -> None:
+    backend, cache = SumBackend(), ResponseCache(10_000)
+    with running(backend, cache=cache) as batcher:
+        batcher.run_together(["1", "2"])
+        assert len(cache) == 0
+        Caller().send(batcher, "1").sums()
+        batcher.run_together(["1"])
+    assert len(backend.shapes) == 3
+
+
+def test_an_observer_that_raises_does_not_take_back_an_answer() -> None:
+    class Grumpy(Notes):
+        def inputs_looked_up(self, **counts: int) -> None:
+            raise RuntimeError("no more metrics")
+
+    with running(SumBackend(), observer=Grumpy(), cache=ResponseCache(10_000)) as batcher:
+        assert [Caller().send(batcher, "1").sums() for _ in range(2)] == [[1], [1]]
+
+
+def test_many_threads_that_ask_the_same_and_leave_each_get_one_right_answer() -> None:
+    room_for_four = ResponseCache(3_000)
+    callers: list[tuple[list[float], bool, Caller]] = []
+
+    def client(seed: int, batcher: Batcher) -> None:
+        for n in range(60):
+            values = [str((seed * n + k) % 7) for k in range(1 + n % 3)]
+            caller = Caller().send(batcher, *values, priority="batch" if seed % 2 else "interactive")
+            if leaves := n % 5 == 0:
+                assert caller.ticket is not None
+                caller.ticket.fail(DeadlineExceeded("left"), time.perf_counter())
+            callers.append(([float(value) for value in values], leaves, caller))
+            if n % 4 == 0:
+                caller.answered.wait(20)
+
+    backend, notes = SumBackend(), Notes()
+    with running(backend, workers=3, observer=notes, cache=room_for_four) as batcher:
+        threads = [threading.Thread(target=client, args=(seed, batcher)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for wanted, leaves, caller in callers:
+            assert caller.answered.wait(20)
+            try:
+                assert caller.sums_or_error() == wanted
+            except DeadlineExceeded:
+                assert leaves
+    assert [caller.answers for _, _, caller in callers] == [1] * 480
+    assert sum(notes.looked_up.values()) == sum(len(wanted) for wanted, _, _ in callers)
+    assert room_for_four.bytes <= 3_000
+
+
+class Traffic(RuleBasedStateMachine):
+    """Anybody sends, leaves or expires, the backend stalls and fails, the cache is small: one right answer each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        logging.disable()  # what pytest keeps of a logged exception holds on to the batch it was about
+        self.backend = SumBackend()
+        self.cache = ResponseCache(2_500)
+        self.batcher = Batcher(self.backend, WordTask(), Limits(max_batch_size=2), workers=2)
+        self.batcher.remember(self.cache)
+        self.sent: list[tuple[tuple[str, ...], set[type[InferenceError]], Caller]] = []
+        self.failures = False
+
+    @rule(
+        values=st.lists(st.sampled_from(["1", "2", "3 4", "-1", "explode", "1 " * 20]), min_size=1, max_size=3),
+        priority=st.sampled_from(["interactive", "batch"]),
+        seconds=st.sampled_from([None, 1e-9, 60.0]),
+    )
+    def send(self, values: list[str], priority: Priority, seconds: float | None) -> None:
+        may: set[type[InferenceError]] = {DeadlineExceeded} if seconds == 1e-9 else set()
+        may |= {BackendFailed} if self.failures or {"-1", "explode"} & set(values) else set()
+        may |= {InputTooLong} if "1 " * 20 in values else set()
+        caller = Caller().send(self.batcher, *values, priority=priority, timeout_seconds=seconds)
+        self.sent.append((tuple(values), may, caller))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        _, may, caller = data.draw(st.sampled_from(self.sent))
+        assert caller.ticket is not None
+        if caller.ticket.fail(DeadlineExceeded("left"), time.perf_counter()):
+            may.add(DeadlineExceeded)
+
+    @rule()
+    def stall(self) -> None:
+        self.backend.gate.clear()
+
+    @rule()
+    def go_on(self) -> None:
+        self.backend.gate.set()
+
+    @rule(fails=st.booleans())
+    def fail(self, fails: bool) -> None:
+        self.backend.fails = fails
+        if fails:
+            self.failures = True
+            for _, may, _ in self.sent:
+                may.add(BackendFailed)
+
+    @invariant()
+    def bounded(self) -> None:
+        assert self.batcher.cached_bytes <= 2_500
+
+    def teardown(self) -> None:
+        self.backend.gate.set()
+        self.batcher.close()
+        logging.disable(logging.NOTSET)
+        for values, may, caller in self.sent:
+            assert caller.answers == 1
+            with contextlib.suppress(*may):
+                assert caller.sums_or_error() == [sum(map(int, value.split())) for value in values]
+        assert self.batcher.waiting == self.batcher.executing == self.cache.under_way == 0
+
+
+TestTraffic = Traffic.TestCase
+TestTraffic.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)

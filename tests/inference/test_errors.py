@@ -18,6 +18,13 @@ def test_too_long_says_by_how_much_and_what_to_do() -> None:
     assert error.field == "inputs[0]"
 
 
+def test_too_long_can_be_said_of_another_field() -> None:
+    first = InputTooLong("inputs[0]", 600, 512)
+    second = first.at("inputs[2]")
+    assert (second.field, second.message) == ("inputs[2]", first.message.replace("inputs[0]", "inputs[2]"))
+    assert first.field == "inputs[0]"
+
+
 @pytest.mark.parametrize("kind", [Overloaded, NotReady, DeadlineExceeded])
 def test_what_passes_says_when_to_come_back(kind: type[Overloaded]) -> None:
     assert kind("busy").retry_after_seconds == 1.0

@@ -82,3 +82,28 @@ def test_warming_up_goes_through_the_workers_with_the_recorded_lengths(tmp_path:
     model.close()
     assert [tokens for inputs, tokens in seen[:4] if inputs == 1] == [8, 18, 20, 20]
     assert sum(inputs for inputs, _ in seen) == 4 + 2 * Limits().max_batch_size
+
+
+def test_a_response_cache_starts_empty_and_ends_with_its_model(tmp_path: Path) -> None:
+    artifacts = [open_artifact(publish_tiny(tmp_path)[0]) for _ in range(2)]
+    first, second = (Model.load(each, options=Options(workers=1, response_cache_bytes=10_000)) for each in artifacts)
+    assert first.batcher.cached_bytes == 0
+    answers = [first.predict([GOLDEN_TEXTS[0], "good"], truncate=True) for _ in range(2)]
+    assert [answer.cached for answer in answers] == [frozenset(), {0, 1}]
+    assert answers[0].predictions == answers[1].predictions
+    assert second.predict(["good"], truncate=True).cached == frozenset()
+    first.close()
+    second.close()
+
+
+def test_what_is_measured_or_judged_is_computed(tmp_path: Path) -> None:
+    model = Model.open(open_artifact(publish_tiny(tmp_path)[0]), options=Options(response_cache_bytes=10_000))
+    assert [model.predict(["good"]).cached for _ in range(2)] == [frozenset()] * 2
+    model.close()
+
+
+def test_nothing_is_remembered_unless_asked(tmp_path: Path) -> None:
+    model = Model.load(open_artifact(publish_tiny(tmp_path)[0]))
+    assert [model.predict(["good"]).cached for _ in range(2)] == [frozenset()] * 2
+    assert model.batcher.cached_bytes == 0
+    model.close()

@@ -47,3 +47,22 @@ def test_the_phases_add_up_to_the_total() -> None:
     timings = ticket.result().timings
     assert (timings.queue_seconds, timings.tokenization_seconds) == (2.5, 0.5)
     assert (timings.inference_seconds, timings.total_seconds) == (1.0, 4.0)
+
+
+def test_what_is_recalled_cost_nothing_and_is_said_to_be_cached() -> None:
+    ticket = Ticket(1, 10.0, lambda _: None)
+    ticket.recall(0, PREPARED, PREDICTION, 10.25)
+    answer = ticket.result()
+    assert answer.predictions == (PREDICTION,)
+    assert answer.cached == {0}
+    timings = answer.timings
+    assert (timings.queue_seconds, timings.inference_seconds, timings.total_seconds) == (0.25, 0.0, 0.25)
+
+
+def test_recalled_inputs_do_not_hide_the_wait_of_the_others() -> None:
+    ticket = Ticket(2, 10.0, lambda _: None)
+    ticket.settle(1, PREPARED, PREDICTION, started=13.0, now=14.0)
+    ticket.recall(0, PREPARED, PREDICTION, 14.5)
+    answer = ticket.result()
+    assert answer.cached == {0}
+    assert (answer.timings.queue_seconds, answer.timings.inference_seconds) == (3.0, 1.5)

@@ -61,3 +61,15 @@ def test_taking_everything_leaves_nothing() -> None:
     room.admit([_prepare(_entry(2.0), 3)])
     assert len(room.take_all()) == 3
     assert (len(room), room.tokens) == (0, 0.0)
+
+
+def test_an_entry_that_is_hastened_moves_up_and_never_back() -> None:
+    room = WaitingRoom(Limits(max_batch_size=1))
+    first, second, fresh = _prepare(_entry(1.0), 3), _prepare(_entry(2.0), 4), _entry(3.0)
+    room.admit([first, second])
+    room.add([fresh])
+    room.hasten(second, 0.5)
+    room.hasten(first, 9.0)
+    room.hasten(fresh, 0.75)
+    room.admit([_prepare(entry, 5) for entry in room.take_fresh(1)])
+    assert [room.take_batch(1)[0] for _ in range(3)] == [second, fresh, first]

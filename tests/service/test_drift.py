@@ -116,6 +116,17 @@ def test_the_service_counts_what_it_answers_and_not_its_golden_inputs(tmp_path: 
     assert sum(bins(metrics, "label").values()) == len(texts)
 
 
+def test_an_answered_input_is_counted_once_whether_or_not_it_was_computed(tmp_path: Path) -> None:
+    publish_tiny(tmp_path, reference=REFERENCE)
+    with running(tmp_path, response_cache_bytes=100_000) as service:
+        for texts in (["good", "good"], ["good", "zebra film"], ["a very good and very warm film !", "good"]):
+            assert service.predict(texts).status_code == 200
+        metrics = service.server.context.metrics
+    assert bins(metrics, "input_tokens") == {"4": 5, "8": 0, "+Inf": 1}
+    assert bins(metrics, "unknown_tokens") == {"0": 5, "0.5": 1, "+Inf": 0}
+    assert sum(bins(metrics, "label").values()) == 6
+
+
 @pytest.mark.parametrize(
     ("edges", "shares"), [((1, 2), (0.5, 0.5)), ((2, 1), (0.5, 0.25, 0.25)), ((1,), (0.7, 0.7)), ((1,), (1.5, -0.5))]
 )
@@ -127,3 +138,11 @@ def test_what_is_no_distribution_is_refused(edges: tuple[float, ...], shares: tu
 def test_a_reference_of_other_labels_is_refused() -> None:
     with pytest.raises(ValueError, match="label_shares"):
         draft(reference=REFERENCE.model_copy(update={"label_shares": (0.2, 0.3, 0.5)}))
+
+
+def test_what_is_answered_again_drifts_like_any_other() -> None:
+    metrics, observer = observing(draft(reference=REFERENCE))
+    observer.inputs_done([Prepared((), 3)], [said("positive", 0.9)])
+    observer.inputs_answered_again([Prepared((), 3), Prepared((), 9)], [said("positive", 0.9), said("negative", 0.6)])
+    assert bins(metrics, "input_tokens") == {"4": 2, "8": 0, "+Inf": 1}
+    assert bins(metrics, "label") == {"negative": 1, "positive": 2}

@@ -68,3 +68,17 @@ def test_monitoring_asks_only_for_metrics_that_exist() -> None:
     for path in files:
         asked = set(re.findall(r"\bslipway_[a-z_]+", path.read_text(encoding="utf-8")))
         assert asked <= names, f"{path.name}: {sorted(asked - names)}"
+
+
+def test_what_the_response_cache_said_is_counted_by_outcome() -> None:
+    metrics = Metrics(process=False)
+    observer = ModelObserver(metrics, KEY)
+    observer.inputs_looked_up(hits=2, joined=0, misses=1)
+    observer.inputs_looked_up(hits=0, joined=3, misses=1)
+    observer.inputs_answered_again([], [])
+
+    def value(outcome: str) -> float | None:
+        name = "slipway_response_cache_inputs_total"
+        return metrics.registry.get_sample_value(name, {**LABELS, "outcome": outcome})
+
+    assert [value(outcome) for outcome in ("hit", "joined", "miss")] == [2, 3, 2]

@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -8,8 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from artifact.repository import Artifact, Repository
+from inference.model import Model
+from service.schemas import PredictResponse
 from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, Running, loading, running
-from tests.tiny_artifact import LABELS, MAX_INPUT_TOKENS
+from tests.tiny_artifact import LABELS, MAX_INPUT_TOKENS, publish_tiny
 
 CHUNK = b'{"inputs": "' + b"a" * 65536
 
@@ -268,3 +272,47 @@ def _until(condition: object) -> None:
             return
         threading.Event().wait(0.005)
     raise AssertionError("it never came to that")
+
+
+def test_a_response_says_what_was_cached_and_versions_share_nothing(repository: Path) -> None:
+    publish_tiny(repository)
+    Repository(repository).set_alias("sentiment", "canary", 2)
+    with running(repository, response_cache_bytes=100_000) as served:
+        first, again = served.predict("good").json(), served.predict(["good", "bad"]).json()
+        other = served.predict("good", version=2).json()
+        page = served.client.get("/metrics").text
+    assert "cached" not in first["usage"]
+    assert again["usage"] == {"input_tokens": [3, 3], "truncated": [False, False], "cached": [True, False]}
+    assert again["predictions"][0] == first["predictions"][0]
+    assert "cached" not in other["usage"]
+    PredictResponse.model_validate(again)
+    counted = re.findall(r'slipway_response_cache_inputs_total\{.*outcome="(\w+)".*version="(\d)"\} ([\d.]+)', page)
+    found = {(outcome, version): float(value) for outcome, version, value in counted if float(value)}
+    assert found == {("hit", "1"): 1, ("miss", "1"): 2, ("miss", "2"): 1}
+    held = re.findall(r"slipway_response_cache_bytes\{.*\} ([\d.e+]+)", page)
+    assert len(held) == 2
+    assert all(float(value) > 0 for value in held)
+
+
+def test_identical_requests_at_the_same_time_are_computed_once(repository: Path) -> None:
+    backend = GatedBackend()
+
+    def load(artifact: Artifact) -> Model:
+        model = loading(backend)(artifact)
+        model.remember(100_000)
+        return model
+
+    with running(repository, load) as served, ThreadPoolExecutor(9) as pool:
+        backend.gate.clear()
+        first = pool.submit(served.predict, "good")
+        assert backend.entered.wait(PATIENCE_SECONDS)
+        others = [pool.submit(served.predict, "good") for _ in range(8)]
+        joined = 'slipway_response_cache_inputs_total{model="sentiment",outcome="joined"'
+        for _ in range(500):
+            if re.search(re.escape(joined) + r".*\} 8.0", served.client.get("/metrics").text):
+                break
+        backend.gate.set()
+        bodies = [each.result(PATIENCE_SECONDS).json() for each in (first, *others)]
+    assert backend.batches == [1]
+    assert all(body["predictions"] == bodies[0]["predictions"] for body in bodies)
+    assert all("cached" not in body["usage"] for body in bodies)
