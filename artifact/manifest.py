@@ -174,6 +174,7 @@ class Provenance(_Part):
     weights_digest: str = ""
     precision: str = Field("", description="Arithmetic that was trained in, where the recipe says auto.")
     threads: int = Field(0, ge=0, description="Threads that torch computed with: sums depend on their number.")
+    compressed: str = Field("", description="Steps of `slipway compress` that the model and a variant went through.")
 
 
 class Binned(_Part):

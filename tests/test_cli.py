@@ -106,6 +106,11 @@ def test_without_a_command_the_help_is_shown_and_it_is_wrong_usage(capsys: Captu
         (["predict", "x", "--url", "ftp://host"], "not an http or https address"),
         (["predict", "x", "--url", "http://[::1"], "--url: "),
         (["predict", "x", "--url", "http://h", "--variant", "fp32"], "--variant cannot be asked"),
+        (["compress", "sentiment", "--publish"], "--publish needs a target"),
+        (["compress", "sentiment", "--only"], "--only needs --try"),
+        (["compress", "sentiment", "--try", "int4"], "unknown step 'int4'"),
+        (["compress", "sentiment", "--try", "distil-unlabelled=1"], "needs --unlabelled FILE"),
+        (["compress", "nothing"], "recipe nothing"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(capsys: Capture, arguments: list[str], said: str) -> None:

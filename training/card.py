@@ -160,8 +160,13 @@ def _training(findings: Findings) -> str:
     return (
         f"Fine-tuned from {source} for {tuned.steps:,} steps in {tuned.precision}, seed {section.seed}; training texts "
         f"were cut at {section.max_tokens} tokens. The checkpoint of step {tuned.best_step:,} was the best on the "
-        "validation split. The whole recipe is in `manifest.json`."
+        f"validation split. The whole recipe is in `manifest.json`.{_compressed(findings)}"
     )
+
+
+def _compressed(findings: Findings) -> str:
+    steps = findings.manifest.provenance.compressed
+    return f" Afterwards made smaller by `slipway compress`: `{steps}`." if steps else ""
 
 
 def _evaluation(findings: Findings) -> str:

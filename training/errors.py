@@ -7,6 +7,7 @@ SlipwayError                 (artifact/errors.py)
     ├── DataInvalid          exit 1  the data cannot be trained on; names the column or the row, never the text
     ├── EvaluationInvalid    exit 2  what was asked to be measured cannot be: an unknown column, a bad condition
     ├── FineTuneFailed       exit 1  training went wrong: the loss is not a number, the disk is full
+    ├── TargetMissed         exit 1  no smaller model reaches what was asked of `slipway compress`
     └── GateRefused          exit 3  the release gate refused the model; nothing was published
 """
 
@@ -49,6 +50,12 @@ class FineTuneFailed(TrainingError):
     """Training itself went wrong."""
 
     code = "fine_tune_failed"
+
+
+class TargetMissed(TrainingError):
+    """No candidate reaches the size, speed and accuracy that `slipway compress` was asked for."""
+
+    code = "target_missed"
 
 
 class GateRefused(TrainingError):

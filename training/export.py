@@ -36,6 +36,7 @@ from training.evaluate import softmax
 from training.finetune import load_model, load_tokenizer
 from training.graph import data_of, rewrite, save_graph, split_skip_layer_norm
 from training.rowwise import quantize_rowwise
+from training.surgery import KEPT_HEADS
 
 Feed = Mapping[str, NDArray[np.int64]]
 
@@ -96,14 +97,15 @@ class Logits(torch.nn.Module):
 class Sources:
     """What candidates are built from.
 
-    `plain` is the exported graph, `prepared` the same ready for onnxruntime's quantizers, `fused` the same with
-    onnxruntime's transformer operators (`attention_matched` says in how many layers attention became one), and
-    `split` is `fused` with skip connections and normalizations apart, which is faster.
+    `plain` is the exported graph, `prepared` the same ready for onnxruntime's quantizers, `newer` the same at a newer
+    opset, `fused` that with onnxruntime's transformer operators (`attention_matched` says in how many layers attention
+    became one), and `split` is `fused` with skip connections and normalizations apart, which is faster.
     """
 
     module: Logits
     plain: Path
     prepared: Path
+    newer: Path
     fused: Path
     split: Path
     attention_matched: int
@@ -137,9 +139,12 @@ class Candidate:
             path.unlink(missing_ok=True)
 
 
-def export_model(model_dir: Path, folder: Path, *, progress: Progress) -> Export:
+def export_model(
+    model_dir: Path, folder: Path, *, progress: Progress, candidates: Sequence[Candidate] | None = None
+) -> Export:
     """Write every candidate and `tokenizer.json` into `folder`, which is emptied first.
 
+    `candidates`: CANDIDATES unless others are given, the fp32 reference first.
     Raises TrainingError when fp32 cannot be exported; another candidate's failure is kept in the result.
     """
     shutil.rmtree(folder, ignore_errors=True)
@@ -147,11 +152,13 @@ def export_model(model_dir: Path, folder: Path, *, progress: Progress) -> Export
     model = load_model(model_dir, attention="eager").float().cpu()
     tokenizer = load_tokenizer(model_dir)
     names = input_names(model, tokenizer)
-    step = progress.add_task("export", total=len(CANDIDATES) + 1)
+    chosen = CANDIDATES if candidates is None else candidates
+    step = progress.add_task("export", total=len(chosen) + 1)
     with tempfile.TemporaryDirectory(prefix="slipway-export-") as work, expected_warnings(), _quiet_loggers():
         sources = _prepare(Logits(model, names).eval(), Path(work), model.config)
         progress.advance(step)
-        built, failures, notes = _build_all(sources, folder, lambda: progress.advance(step))
+        built, failures, notes = _build_all(chosen, sources, folder, lambda: progress.advance(step))
+    progress.remove_task(step)
     save_tokenizer(tokenizer, folder / "tokenizer.json")
     return Export(
         inputs=tuple(TensorSpec(name=name, dtype="int64", shape=("batch", "sequence")) for name in names),
@@ -205,15 +212,15 @@ def _quiet_loggers() -> Iterator[None]:
 
 
 def _build_all(
-    sources: Sources, folder: Path, advance: Callable[[], None]
+    candidates: Sequence[Candidate], sources: Sources, folder: Path, advance: Callable[[], None]
 ) -> tuple[tuple[Variant, ...], dict[str, str], tuple[str, ...]]:
     built, failures, notes = [], {}, []
-    for candidate in CANDIDATES:
+    for candidate in candidates:
         try:
             notes.append(f"{candidate.file}: {candidate.build(sources, folder / candidate.file)}")
             built.append(candidate.variant(folder))
         except Exception as error:  # each quantizer raises what it likes; the run goes on without that candidate
-            if candidate is CANDIDATES[0]:
+            if candidate is candidates[0]:
                 raise TrainingError(f"the model cannot be exported to ONNX: {error}") from error
             candidate.discard(folder)
             failures[candidate.name] = f"could not be built: {error}"
@@ -241,9 +248,9 @@ def _prepare(module: Logits, work: Path, config: Any) -> Sources:
         raise TrainingError(f"the model cannot be exported to ONNX: {error}") from error
     quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
     _modernize(plain, newer)
-    matched = _fuse(newer, fused, config)
+    matched = fuse(newer, fused, config)
     onnx.save(rewrite(onnx.load(fused), split_skip_layer_norm), split)
-    return Sources(module, plain, prepared, fused, split, matched, config)
+    return Sources(module, plain, prepared, newer, fused, split, matched, config)
 
 
 def _modernize(plain: Path, newer: Path) -> None:
@@ -275,6 +282,11 @@ def _session(path: Path) -> ort.InferenceSession:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def check_loads(path: Path) -> None:
+    """Raises what onnxruntime raises: a graph that does not load is a failed build, not a failed gate."""
+    _session(path)
 
 
 def _check(answer: Callable[[Feed], NDArray[Any]], sources: Sources) -> float:
@@ -318,16 +330,21 @@ def _run(session: ort.InferenceSession, feed: Feed) -> NDArray[Any]:
     return result
 
 
-def _fuse(plain: Path, path: Path, config: Any) -> int:
-    """Write the fused graph, or the plain one again, and return in how many layers attention became one node."""
+def fuse(plain: Path, path: Path, config: Any, *, embeddings: bool = True) -> int:
+    """Write the fused graph, or the plain one again, and return in how many layers attention became one node.
+
+    Without `embeddings` their tables stay inputs of plain Gather nodes.
+    """
     options = FusionOptions("bert")
     options.use_raw_attention_mask(True)
+    options.enable_embed_layer_norm = embeddings
+    heads = getattr(config, KEPT_HEADS, config.num_attention_heads)
     try:
         optimized = optimize_model(
             str(plain),
             model_type="bert",
-            num_heads=config.num_attention_heads,
-            hidden_size=config.hidden_size,
+            num_heads=heads,
+            hidden_size=heads * (config.hidden_size // config.num_attention_heads),
             opt_level=0,
             optimization_options=options,
         )
@@ -366,7 +383,7 @@ def _build_rowwise_int8(sources: Sources, path: Path) -> str:
     The embedding table has a scale per row (training/embedding.py).
     """
     save_graph(quantize_rowwise(onnx.load(sources.fused)), path)
-    _session(path)  # a graph that does not load is a failed build, not a failed gate
+    check_loads(path)
     return "int8, one activation scale per token"
 
 

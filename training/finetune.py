@@ -33,6 +33,7 @@ from training.evaluate import softmax
 from training.prepare import Prepared, Split
 from training.recipe import Recipe, TrainingSection
 from training.sources import EncoderFolder
+from training.surgery import is_cut, load_cut
 from training.temperature import best_temperature, divide_logits
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -77,8 +78,8 @@ class CurvePoint(BaseModel):
 class FineTuned(BaseModel):
     """A finished run. Tokens count the special ones; quantiles are those of the training split, uncut.
 
-    `temperature` is what the best checkpoint's logits were divided by, 1 where nothing was. `threads` is what torch
-    computed with; 0 in runs of before it was kept.
+    `temperature` is what the best checkpoint's logits were divided by, 1 where nothing was, None where nobody knows.
+    `threads` is what torch computed with; 0 in runs of before it was kept.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -90,7 +91,7 @@ class FineTuned(BaseModel):
     seconds: float
     steps: int
     best_step: int
-    temperature: float = 1.0
+    temperature: float | None = 1.0
     resumed: bool
     curve: tuple[CurvePoint, ...]
     max_input_tokens: int
@@ -127,6 +128,11 @@ def fine_tune(
             return _Job(recipe, prepared, encoder, run_dir, progress, callbacks, report_to).run(key)
         except OSError as error:
             raise FineTuneFailed(f"training in {run_dir}: {error.strerror or error}") from error
+
+
+def find_finished(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path) -> FineTuned | None:
+    """What `fine_tune` left in `run_dir`, if it is that recipe's over that data, and finished."""
+    return _finished(run_dir, f"{run_key(recipe, prepared)} {weights_digest(encoder.path)}")
 
 
 def run_key(recipe: Recipe, prepared: Prepared) -> str:
@@ -167,6 +173,8 @@ def encoder_digest(folder: Path) -> str:
 
 def load_model(model_dir: Path, attention: Attention | None = "eager") -> transformers.PreTrainedModel:
     """The classifier in `model_dir`, fp32, in evaluation mode. `eager` attention is what exporters trace best."""
+    if is_cut(model_dir):
+        return load_cut(model_dir, attention)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         model_dir, attn_implementation=attention, dtype=torch.float32, local_files_only=True, use_safetensors=True
     )

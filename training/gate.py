@@ -129,6 +129,7 @@ class Trial:
     floors: Floors
     failures: Mapping[str, str]
     opener: Opener = open_backend
+    neighbours: Sequence[int] = NEIGHBOURS
 
     def artifact(self) -> Artifact:
         """The folder as the serving code sees it. Not yet published, so it has no digest."""
@@ -160,13 +161,13 @@ def _judge_all(trial: Trial, progress: Progress) -> tuple[list[VariantResult], F
     results: list[VariantResult] = []
     reference: Floats | None = None
     for variant in trial.manifest.variants:
-        measured = _measured(trial, variant, progress)
+        measured = measure(trial, variant, progress)
         if isinstance(measured, str):
             results.append(VariantResult(name=variant.name, published=False, reason=measured))
             continue
         if variant.name == REFERENCE:
             reference = measured.alone
-        results.append(_result(measured, trial, trial.torch_scores if reference is None else reference))
+        results.append(result_of(measured, trial, trial.torch_scores if reference is None else reference))
     return results, reference
 
 
@@ -239,7 +240,7 @@ def _at_least(name: str, measured: float, limit: float) -> CheckResult:
     return CheckResult(name=name, passed=bool(measured >= limit), measured=measured, required=f">= {limit:g}")
 
 
-def _result(measured: Measured, trial: Trial, reference: Floats) -> VariantResult:
+def result_of(measured: Measured, trial: Trial, reference: Floats) -> VariantResult:
     """Judge one variant and keep what was measured, passed or not."""
     against = trial.torch_scores if measured.variant.precision == "fp32" else reference
     difference = paired_accuracy_difference(measured.alone, against, trial.labels)
@@ -278,9 +279,9 @@ def _reason(checks: Sequence[CheckResult]) -> str:
     return ", ".join(f"{check.name}: {check.measured:.3g}, required {check.required}" for check in worst.values())
 
 
-def _measured(trial: Trial, variant: Variant, progress: Progress) -> Measured | str:
+def measure(trial: Trial, variant: Variant, progress: Progress) -> Measured | str:
     """One variant's figures, or why there are none."""
-    passes = 2 + len(NEIGHBOURS)
+    passes = 2 + len(trial.neighbours)
     step = progress.add_task(f"gate: {variant.name}", total=passes * len(trial.texts))
     try:
         with _open(trial, variant) as model:
@@ -289,7 +290,7 @@ def _measured(trial: Trial, variant: Variant, progress: Progress) -> Measured | 
                 alone=_scores(model, trial.texts, [[row] for row in range(len(trial.texts))], progress, step),
                 neighbours={
                     size: _scores(model, trial.texts, neighbour_batches(len(trial.texts), size), progress, step)
-                    for size in NEIGHBOURS
+                    for size in trial.neighbours
                 }
                 | {_QUEUE: _queued_scores(model, trial.texts, progress, step)},
                 speed=_speed(model, trial.texts),

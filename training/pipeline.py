@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ from training.data import read_table
 from training.data_card import render_data_card
 from training.errors import GateRefused, TrainingError
 from training.evaluate import Evaluation, evaluate, softmax
-from training.export import Export, export_model
+from training.export import CANDIDATES, Candidate, Export, export_model
 from training.finetune import (
     FineTuned,
     encoder_digest,
@@ -84,6 +84,8 @@ _TITLE_WIDTH: Final = 10
 # Copies for five changes each: a few seconds for a small model. `slipway evaluate` takes more.
 _PERTURBED_ROWS: Final = 200
 
+RecordRun = Callable[[RunSummary], None]
+
 
 class Published(BaseModel):
     """Where a run's artifact went."""
@@ -116,6 +118,18 @@ def train(
     A run that has published already publishes nothing new. Raises RecipeInvalid before any work when the recipe
     loosens the gate, GateRefused when nothing may be published, and whatever its steps raise.
     """
+    with (
+        open_run(recipe, run_dir, cache=cache, console=console) as opened,
+        tracked(recipe, opened.folder) as record_run,
+    ):
+        return opened.run(record_run=record_run).finish(repository, promote=promote)
+
+
+@contextmanager
+def open_run(
+    recipe: Recipe, run_dir: Path | None = None, *, cache: Path | None = None, console: Console | None = None
+) -> Iterator["Opened"]:
+    """Fetch and prepare the data and hold the run's folder for this process. Raises as `train`."""
     tightened(recipe.gate)
     no_telemetry()
     console = console or Console(stderr=True, highlight=False)
@@ -124,8 +138,8 @@ def train(
             line = Line(recipe, cache or cache_dir(os.environ), console, progress)
             encoder, prepared = line.fetch_and_prepare()
             folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
-            with only_user(folder), tracked(recipe, folder) as record_run:
-                return _Run(line, encoder, prepared, folder, record_run).finish(repository, promote=promote)
+            with only_user(folder):
+                yield Opened(line, encoder, prepared, folder)
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
 
@@ -165,16 +179,25 @@ class Line:
         return encoder, prepared
 
 
-class _Run:
+@dataclass(frozen=True)
+class Opened:
+    """A run's folder, held for this process, and what the run starts from."""
+
+    line: Line
+    encoder: EncoderFolder
+    prepared: Prepared
+    folder: Path
+
+    def run(self, inside: str = "", record_run: RecordRun = lambda _: None) -> "Run":
+        """The run, or another over the same data in a folder of its own inside."""
+        return Run(self.line, self.encoder, self.prepared, self.folder / inside, record_run)
+
+
+class Run:
     """One run over prepared data, in its own folder."""
 
     def __init__(
-        self,
-        line: Line,
-        encoder: EncoderFolder,
-        prepared: Prepared,
-        folder: Path,
-        record_run: Callable[[RunSummary], None],
+        self, line: Line, encoder: EncoderFolder, prepared: Prepared, folder: Path, record_run: RecordRun
     ) -> None:
         self._record_run = record_run
         self._line = line
@@ -183,16 +206,40 @@ class _Run:
         self._prepared = prepared
         self._folder = folder
         self._steps = Steps(folder / "steps")
-        self._code = source_key("artifact", "inference", "training", root=ROOT)
+        self.code = self._code = source_key("artifact", "inference", "training", root=ROOT)
 
     def finish(self, repository: Path, *, promote: bool) -> Artifact:
         """Every step from the baseline on."""
-        baseline = self._baseline()
-        tuned = self._fine_tune()
-        weights = key_of({path.name: record(path).sha256 for path in sorted(tuned.model_dir.iterdir())})
+        baseline = self.baseline()
+        return self.release(self._fine_tune(), baseline, repository, promote=promote)
+
+    def release(
+        self,
+        tuned: FineTuned,
+        baseline: Evaluation,
+        repository: Path,
+        *,
+        promote: bool,
+        candidates: Sequence[Candidate] = CANDIDATES,
+        required: str = "fp32",
+        compressed: str = "",
+    ) -> Artifact:
+        """Every step from a finished model on, offering `candidates` to the gate.
+
+        `compressed` says how the model was made smaller. Raises GateRefused when `required` may not be published.
+        """
+        weights = weights_key(tuned.model_dir)
         scores, evaluation = self._evaluate(tuned, weights)
-        export = self._export(tuned, weights)
-        draft = self._with_reference(self._draft(tuned, export, evaluation, baseline), scores)
+        export = self._export(tuned, weights, candidates)
+        gate = GateResult(
+            passed=False,
+            test_rows=evaluation.rows,
+            cpu=cpu_name(),
+            reference_metrics=evaluation.metrics,
+            baseline_metrics=baseline.metrics,
+            confusion_matrix=evaluation.confusion_matrix,
+        )
+        draft = self._with_reference(self.draft(tuned, export, gate, compressed), scores)
         verdict, gate_key = self._gate(draft, export, scores)
         judged = _judged(draft, verdict)
         if verdict.passed:
@@ -200,7 +247,7 @@ class _Run:
         findings = self._findings(tuned, export, evaluation, baseline, judged)
         self._report(findings)
         self._keep(findings, None)
-        if not verdict.passed:
+        if required not in {variant.name for variant in verdict.published}:
             raise GateRefused(f"{verdict.reasons()}; nothing was published, {self._folder / 'report.html'} tells more")
         artifact = self._publish(findings, verdict, repository, gate_key, promote=promote)
         self._keep(findings, artifact)
@@ -224,7 +271,8 @@ class _Run:
         save_summary(self._folder, summary)
         self._record_run(summary)
 
-    def _baseline(self) -> Evaluation:
+    def baseline(self) -> Evaluation:
+        """What the frozen encoder is worth on the test split."""
         recipe, prepared = self._recipe, self._prepared
         key = key_of(
             prepared.fingerprint, recipe.encoder.model_dump(mode="json"), recipe.training.max_tokens, self._code
@@ -271,19 +319,19 @@ class _Run:
             said.append(f"accuracy {shown(evaluation.metrics['accuracy'])} on {evaluation.rows:,} test rows")
         return scores, evaluation
 
-    def _export(self, tuned: FineTuned, weights: str) -> Export:
+    def _export(self, tuned: FineTuned, weights: str, candidates: Sequence[Candidate]) -> Export:
         folder = self._folder / "export"
-        key = key_of(weights, self._code, libraries())
+        key = key_of(weights, self._code, libraries(), [candidate.name for candidate in candidates])
         found = self._steps.load("export", key, Export)
         if found is not None and all((folder / name).is_file() for variant in found.variants for name in variant.files):
             self._line.say("export", _built(found))
             return found
         with self._line.timed("export") as said:
-            export = export_model(tuned.model_dir, folder, progress=self._line.progress)
+            export = export_model(tuned.model_dir, folder, progress=self._line.progress, candidates=candidates)
             said.append(_built(export))
         return self._steps.save("export", key, Export, export)
 
-    def _draft(self, tuned: FineTuned, export: Export, evaluation: Evaluation, baseline: Evaluation) -> Manifest:
+    def draft(self, tuned: FineTuned, export: Export, gate: GateResult, compressed: str = "") -> Manifest:
         """The manifest as far as it is known before the gate: every variant, no files, no verdict."""
         files = {name: _NO_RECORD for variant in export.variants for name in variant.files}
         return Manifest(
@@ -298,15 +346,8 @@ class _Run:
             variants=export.variants,
             length_quantiles=tuned.length_quantiles,
             files=files | {GOLDEN: _NO_RECORD, export.preprocessing.tokenizer: _NO_RECORD},
-            provenance=self._provenance(tuned),
-            gate=GateResult(
-                passed=False,
-                test_rows=evaluation.rows,
-                cpu=cpu_name(),
-                reference_metrics=evaluation.metrics,
-                baseline_metrics=baseline.metrics,
-                confusion_matrix=evaluation.confusion_matrix,
-            ),
+            provenance=self._provenance(tuned, compressed),
+            gate=gate,
         )
 
     def _with_reference(self, draft: Manifest, scores: Floats) -> Manifest:
@@ -314,7 +355,7 @@ class _Run:
         tokenizer = Tokenizer.from_file(str(self._folder / "export" / draft.preprocessing.tokenizer))
         return draft.model_copy(update={"reference": reference_of(draft, tokenizer, self._prepared.test.texts, scores)})
 
-    def _provenance(self, tuned: FineTuned) -> Provenance:
+    def _provenance(self, tuned: FineTuned, compressed: str) -> Provenance:
         return Provenance(
             created=datetime.now(UTC),
             recipe=public_recipe(self._recipe),
@@ -331,6 +372,7 @@ class _Run:
             weights_digest=weights_digest(tuned.model_dir),
             precision=tuned.precision,
             threads=tuned.threads,
+            compressed=compressed,
         )
 
     def _gate(self, draft: Manifest, export: Export, scores: Floats) -> tuple[Verdict, str]:
@@ -364,7 +406,7 @@ class _Run:
                 self._line.console.print(f"  [yellow]{result.name} is not published:[/yellow] {result.reason}")
         return self._steps.save("gate", key, Verdict, verdict), key
 
-    def _assess(self, judged: Manifest, gate_key: str, temperature: float) -> Assessment:
+    def _assess(self, judged: Manifest, gate_key: str, temperature: float | None) -> Assessment:
         """Where the default variant is weaker, for whom, and under what changes, through the serving code."""
         key = key_of(gate_key, temperature)
         found = self._steps.load("assess", key, Assessment)
@@ -433,6 +475,11 @@ class _Run:
         (staged / "MODEL_CARD.md").write_text(render_card(findings, manifest), encoding="utf-8")
         (staged / "DATA_CARD.md").write_text(render_data_card(findings), encoding="utf-8")
         (staged / "report.html").write_text(render_report(findings), encoding="utf-8")
+
+
+def weights_key(model_dir: Path) -> str:
+    """A hash of every file of a model's folder."""
+    return key_of({path.name: record(path).sha256 for path in sorted(model_dir.iterdir())})
 
 
 def _judged(draft: Manifest, verdict: Verdict) -> Manifest:

@@ -120,6 +120,10 @@ def repeat(
 def recipe_of(artifact: Artifact, data: Path | None = None, encoder: Path | None = None) -> Recipe:
     """The recipe in the manifest, with the precision that `auto` came to. Raises RecipeInvalid."""
     provenance = artifact.manifest.provenance
+    if provenance.compressed:
+        raise RecipeInvalid(
+            f"{_name(artifact)} was made by slipway compress ({provenance.compressed}), not by training"
+        )
     recipe = parse_recipe(provenance.recipe, origin=f"of {_name(artifact)}")
     if encoder is not None and recipe.encoder.source != "folder":
         raise RecipeInvalid(f"--encoder: {_name(artifact)} was not trained from a local folder")

@@ -151,6 +151,11 @@ def test_a_local_table_cannot_replace_packaged_data(place: Place, tmp_path: Path
         recipe_of(place.with_provenance(recipe=recipe), encoder=tmp_path)
 
 
+def test_a_compressed_version_is_not_trained_again(place: Place) -> None:
+    with pytest.raises(RecipeInvalid, match=r"tiny:1 was made by slipway compress \(layers=3\), not by training"):
+        recipe_of(place.with_provenance(compressed="layers=3"))
+
+
 def test_several_tables_are_looked_for_in_one_folder(place: Place, tmp_path: Path) -> None:
     recipe = json.loads(json.dumps(place.artifact.manifest.provenance.recipe))
     other = recipe["data"] | {"path": "more.csv"}
