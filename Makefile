@@ -2,9 +2,9 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format serve train bench bench-peers profile soak monitoring-test dashboards lock image \
-  image-training image-openvino image-torch model-image image-test compose-test k8s-test k8s-rules rollout-test \
-  hpa-test wheelhouse clean distclean
+.PHONY: help run test lint format serve train bench bench-peers bench-train profile soak monitoring-test dashboards \
+  lock image image-training image-openvino image-torch model-image image-test compose-test k8s-test k8s-rules \
+  rollout-test hpa-test wheelhouse clean distclean
 
 BIN := .venv/bin
 # The service's port, and where the artifacts lie.
@@ -56,6 +56,7 @@ train: .venv/.train ## train, gate and publish one more version of the sentiment
 	@tools/setup train,dev --torch-index "$(TORCH_INDEX)" --stamp .venv/.train --stamp .venv/.dev
 
 QUICK ?=
+FULL ?=
 MINUTES ?= 30
 PEERS ?=
 
@@ -64,6 +65,9 @@ bench: .venv/.train ## measure the served model against its limit and every targ
 
 bench-peers: .venv/.train ## the same load on other servers, each in its own environment (PEERS="mosec litserve")
 	@exec $(BIN)/python -m benchmarks.peers --repository $(MODELS) $(if $(QUICK),--quick) $(PEERS)
+
+bench-train: .venv/.train ## training speed and accuracy against a plain Trainer (QUICK=1: speed only; FULL=1: all epochs)
+	@exec $(BIN)/python -m benchmarks.train $(if $(QUICK),--epochs 0,$(if $(FULL),--full))
 
 profile: .venv/.dev ## CPU time of the served model by thread, and a flame graph (as root, for py-spy)
 	@exec $(BIN)/python -m benchmarks.profile --repository $(MODELS)

@@ -17,6 +17,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -122,7 +123,7 @@ def fine_tune(
     """
     with quiet():
         try:
-            key = f"{run_key(recipe, prepared)} {weights_digest(encoder.path)}"
+            key = _key(recipe, prepared, encoder)
             if (done := _finished(run_dir, key)) is not None:
                 return done
             return _Job(recipe, prepared, encoder, run_dir, progress, callbacks, report_to).run(key)
@@ -132,7 +133,17 @@ def fine_tune(
 
 def find_finished(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path) -> FineTuned | None:
     """What `fine_tune` left in `run_dir`, if it is that recipe's over that data, and finished."""
-    return _finished(run_dir, f"{run_key(recipe, prepared)} {weights_digest(encoder.path)}")
+    return _finished(run_dir, _key(recipe, prepared, encoder))
+
+
+def new_trainer(
+    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path, progress: Progress
+) -> transformers.Trainer:
+    """The Trainer that `fine_tune` would run, before its first step: for measuring what a step takes.
+
+    `run_dir` becomes this run's, as it would there. Raises SourceUnavailable when the encoder cannot be loaded.
+    """
+    return _Job(recipe, prepared, encoder, run_dir, progress).begin(_key(recipe, prepared, encoder)).trainer
 
 
 def run_key(recipe: Recipe, prepared: Prepared) -> str:
@@ -318,6 +329,15 @@ def _towards_last(ratings: npt.NDArray[np.float64], recipe: Recipe) -> npt.NDArr
     return (ratings - middle) * (1.0 if first.low < last.low else -1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A run that may train, and what was decided for it."""
+
+    trainer: transformers.Trainer
+    precision: Precision
+    max_input_tokens: int
+
+
 class _Job:
     """One run from encoder to best checkpoint."""
 
@@ -328,8 +348,8 @@ class _Job:
         encoder: EncoderFolder,
         run_dir: Path,
         progress: Progress,
-        callbacks: Sequence[transformers.TrainerCallback],
-        report_to: Sequence[str],
+        callbacks: Sequence[transformers.TrainerCallback] = (),
+        report_to: Sequence[str] = (),
     ) -> None:
         self._callbacks = callbacks
         self._report_to = report_to
@@ -342,14 +362,18 @@ class _Job:
     def run(self, key: str) -> FineTuned:
         """Train or resume, then write the finished model. The clock counts this process only."""
         began = time.monotonic()
+        begun = self.begin(key)
+        checkpoint = last_complete_checkpoint(self._run_dir)
+        begun.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return self._finish(begun, resumed=checkpoint is not None, seconds=time.monotonic() - began)
+
+    def begin(self, key: str) -> _Begun:
+        """Seed, load the encoder, and take up the run directory or clear it; nothing is trained."""
         transformers.set_seed(self._recipe.training.seed)
         model, tokenizer = _load_encoder(self._encoder, self._recipe)
         run = _begin(self._run_dir, key, lambda: choose_precision(self._recipe.training.precision, model))
-        checkpoint = last_complete_checkpoint(self._run_dir)
         limit = max_input_tokens(model, tokenizer)
-        trainer = self._trainer(model, tokenizer, run.precision, limit)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        return self._finish(trainer, run, limit, resumed=checkpoint is not None, seconds=time.monotonic() - began)
+        return _Begun(self._trainer(model, tokenizer, run.precision, limit), run.precision, limit)
 
     def _trainer(
         self,
@@ -387,10 +411,9 @@ class _Job:
         trainer.remove_callback(transformers.PrinterCallback)
         return trainer
 
-    def _finish(
-        self, trainer: transformers.Trainer, run: _Run, limit: int, *, resumed: bool, seconds: float
-    ) -> FineTuned:
+    def _finish(self, begun: _Begun, *, resumed: bool, seconds: float) -> FineTuned:
         """Write the model beside its final place, rename it there, then drop the checkpoints."""
+        trainer, limit = begun.trainer, begun.max_input_tokens
         best = trainer.state.best_model_checkpoint
         # Out of the autocast that accelerate puts around a bf16 model: calibrated in the arithmetic that is exported.
         model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -398,7 +421,7 @@ class _Job:
         result = FineTuned(
             model_dir=self._run_dir / "model",
             encoder_name=self._encoder.name,
-            precision=run.precision,
+            precision=begun.precision,
             threads=torch.get_num_threads(),
             seconds=seconds,
             steps=trainer.state.global_step,
@@ -697,6 +720,10 @@ def _finished(run_dir: Path, key: str) -> FineTuned | None:
         if run.key == key:
             return result.model_copy(update={"model_dir": run_dir / "model"})
     return None
+
+
+def _key(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder) -> str:
+    return f"{run_key(recipe, prepared)} {weights_digest(encoder.path)}"
 
 
 def _checkpoints(run_dir: Path) -> list[Path]:
