@@ -99,9 +99,10 @@ model-image: ## pack MODELS into slipway-model:MODEL_TAG and, with the service a
 	$(DOCKER) build $(DOCKER_FLAGS) -f Dockerfile.model --target baked --build-arg SERVICE_IMAGE=slipway:$(VERSION) \
 	  --tag slipway-baked:$(VERSION) $(MODELS)
 
-image-test: .venv/.dev ## size, contents, readiness and SBOM of the built image (needs the engine in mode `run`)
+TARGET ?= service
+image-test: .venv/.dev ## size, contents, readiness and SBOM of a built image (TARGET=service-openvino); engine in mode `run`
 	@tools/toolbox images
-	@$(INSIDE) $(BIN)/python -m tools.image_test
+	@$(INSIDE) $(BIN)/python -m tools.image_test --target $(TARGET)
 
 compose-test: .venv/.dev ## start the compose stack, use it, watch the alert, take it down (engine in mode `run`)
 	@$(INSIDE) $(BIN)/python -m tools.compose_test
