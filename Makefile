@@ -118,9 +118,10 @@ rollout-test: .venv/.train ## SIMULATED cluster: ten rolling restarts and a bad 
 	@tools/toolbox render
 	@$(BIN)/python -m tools.rollout_test
 
+PLOT ?= docs/images/hpa-step.png
 hpa-test: .venv/.train ## SIMULATED autoscaler under a step of load, over values measured on a real pod
 	@tools/toolbox render
-	@$(BIN)/python -m tools.hpa_test --plot docs/images/hpa-step.png
+	@$(BIN)/python -m tools.hpa_test --plot $(PLOT)
 
 wheelhouse: .venv/.train ## fetch torch's wheel for the training image, as this machine's pip finds it
 	@$(BIN)/python -m pip download --no-deps --constraint constraints.txt --dest wheelhouse \
