@@ -77,7 +77,9 @@ class Metrics:
             "slipway_request_duration_seconds", "From the request's headers to its answer.", "route"
         )
         self.rejected = self._counter("slipway_rejected", "Requests that got an error, by its code.", "reason")
-        self.in_flight = self._gauge("slipway_requests_in_flight", "Requests being answered right now.")
+        self.in_flight = self._gauge(
+            "slipway_requests_in_flight", "Requests being answered right now, without the scrape that asks."
+        )
         self.queue_duration = self._seconds(
             "slipway_queue_duration_seconds", "An input's wait for a worker.", *MODEL_LABELS
         )
