@@ -32,12 +32,11 @@ RUN python3 -m pip --python /opt/slipway/bin/python uninstall -q -y \
       "$site"/onnxruntime/quantization "$site"/onnxruntime/tools "$site"/onnxruntime/transformers \
  && find "$site" -depth -type d -name tests -exec rm -rf {} + \
  && find "$site" -name '*.pyi' -delete
-ENV PATH=/opt/slipway/bin:$PATH
 # Byte code only for what a start imports: all of it would be 40 MB, none of it a second at every start. -I: the installed
-# copy, not the one in /src, and with byte code whatever the environment says.
-RUN python -I -c "import cli, service.supervisor, service.server, inference.backends.onnx, uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl, anyio._backends._asyncio" \
- && python -I -m cli serve --help > /dev/null \
- && ! python -c "import torch" 2> /dev/null
+# copy, not the one in /src, and with byte code whatever the environment says. By its path: `python3` stays the one with pip.
+RUN /opt/slipway/bin/python -I -c "import cli, service.supervisor, service.server, inference.backends.onnx, uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl, anyio._backends._asyncio" \
+ && /opt/slipway/bin/python -I -m cli serve --help > /dev/null \
+ && ! /opt/slipway/bin/python -c "import torch" 2> /dev/null
 
 # ---- what every serving image has around its environment ----
 FROM ${BASE_IMAGE} AS runtime
@@ -72,7 +71,7 @@ COPY --from=slim /opt/slipway /opt/slipway
 FROM slim AS slim-openvino
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['openvino'], sep='\n')" > more.txt \
  && python3 -m pip --python /opt/slipway/bin/python install --no-compile -r more.txt \
- && python -I -c "import openvino; openvino.Core()"
+ && /opt/slipway/bin/python -I -c "import openvino; openvino.Core()"
 
 FROM runtime AS service-openvino
 ARG VERSION=0.0.0
@@ -89,7 +88,7 @@ FROM slim AS slim-torch
 ARG TORCH_INDEX=
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['torchscript'], sep='\n')" > more.txt \
  && PIP_EXTRA_INDEX_URL=${TORCH_INDEX} python3 -m pip --python /opt/slipway/bin/python install --no-compile -r more.txt \
- && python -I -c "import torch; torch.jit.script"
+ && /opt/slipway/bin/python -I -c "import torch; torch.jit.script"
 
 FROM runtime AS service-torch
 ARG VERSION=0.0.0

@@ -106,9 +106,10 @@ model-image: ## pack MODELS into slipway-model:MODEL_TAG and, with the service a
 	$(DOCKER) build $(DOCKER_FLAGS) -f Dockerfile.model --target baked --build-arg SERVICE_IMAGE=slipway:$(VERSION) \
 	  --tag slipway-baked:$(VERSION) $(MODELS)
 
-image-test: .venv/.dev ## size, contents, readiness and SBOM of the built image (needs the engine in mode `run`)
+TARGET ?= service
+image-test: .venv/.dev ## size, contents, readiness and SBOM of a built image (TARGET=service-openvino); engine in mode `run`
 	@tools/toolbox images
-	@$(INSIDE) $(BIN)/python -m tools.image_test
+	@$(INSIDE) $(BIN)/python -m tools.image_test --target $(TARGET)
 
 compose-test: .venv/.dev ## start the compose stack, use it, watch the alert, take it down (engine in mode `run`)
 	@$(INSIDE) $(BIN)/python -m tools.compose_test
@@ -124,9 +125,10 @@ rollout-test: .venv/.train ## SIMULATED cluster: ten rolling restarts and a bad 
 	@tools/toolbox render
 	@$(BIN)/python -m tools.rollout_test
 
+PLOT ?= docs/images/hpa-step.png
 hpa-test: .venv/.train ## SIMULATED autoscaler under a step of load, over values measured on a real pod
 	@tools/toolbox render
-	@$(BIN)/python -m tools.hpa_test --plot docs/images/hpa-step.png
+	@$(BIN)/python -m tools.hpa_test --plot $(PLOT)
 
 wheelhouse: .venv/.train ## fetch torch's wheel for the training image, as this machine's pip finds it
 	@$(BIN)/python -m pip download --no-deps --constraint constraints.txt --dest wheelhouse \

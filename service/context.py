@@ -56,9 +56,9 @@ class Context:
         return self.draining or self.turning_away
 
     def refresh_metrics(self) -> None:
-        """Bring the gauges up to date for a scrape."""
+        """Bring the gauges up to date for a scrape. It does not count itself: an idle service must look idle."""
         self.registry.refresh_metrics()
-        self.metrics.in_flight.set(self.in_flight)
+        self.metrics.in_flight.set(max(0, self.in_flight - 1))
         self.metrics.connections.set(sum(1 for _ in self.connections))
         self.metrics.ready.set(self.ready)
         self.metrics.ready_processes.set(self.ready)

@@ -113,7 +113,9 @@ class Metrics:
         )
         self.rejected = self._counter("slipway_rejected", "Requests that got an error, by its code.", "reason")
         self.in_flight = self._gauge(
-            "slipway_requests_in_flight", "Requests being answered right now.", across="livesum"
+            "slipway_requests_in_flight",
+            "Requests being answered right now, without the scrape that asks.",
+            across="livesum",
         )
         self.connections = self._gauge("slipway_connections", "Open connections.", across="livesum")
 

@@ -87,6 +87,9 @@ def test_the_service_listens_where_everything_looks_for_it() -> None:
     assert compose("service")["ports"][0].endswith(f":{port}")
     (scraped,) = document("monitoring/prometheus.yml")["scrape_configs"]
     assert scraped["static_configs"] == [{"targets": [f"service:{port}"]}]
+    (replica,) = scraped["dns_sd_configs"]
+    assert (replica["names"], replica["port"]) == (["service-2"], port)
+    assert compose("service-2")["image"] == compose("service")["image"]
 
 
 def test_the_repository_is_mounted_where_the_service_looks_and_cannot_be_written() -> None:

@@ -192,6 +192,8 @@ def run(models: Path) -> dict[str, Any]:
         empty = without_data(queries, 90)
         report |= {"panel_queries": len(queries), "panels_without_data": empty}
         report["replicas_behind_the_balancer"] = balanced()
+        both = 'count(up{job="slipway", instance=~"service(-2)?:8000"} == 1) == 2'
+        report["both_scraped_seconds"] = round(wait_for("both replicas scraped", lambda: bool(query(both)), 60), 1)
         began = time.perf_counter()
         compose("stop", "service")
         report["stop_seconds"] = round(time.perf_counter() - began, 1)

@@ -1,41 +1,45 @@
 """`make hpa-test`: the production autoscaler under a step of load, SIMULATED over values measured on a real pod.
 
-Measured here: what a pod answers a second, how long a request takes, how many are in flight at half load (from its
-own /metrics, as Prometheus reads it), how long a start takes. Then the HPA's documented rule, fed with what Prometheus
-would say, over simulated pods of that speed. `--plot` draws it; the last line of output is one JSON document.
+Measured here: what a pod answers a second, how long a request takes, how long a start takes; and, by a real Prometheus
+that scrapes the pod at half load and is asked prometheus-adapter's queries, what the autoscaler would be told. Then the
+HPA's documented rule, fed with what Prometheus would say, over simulated pods of that speed. `--plot` draws it; the last
+line of output is one JSON document.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
-import re
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
+import httpx
+import yaml
 from matplotlib.figure import Figure
 
 from tools.rollout_test import Load, free_ports, measure_capacity, read_records, say
 from tools.simulated.autoscaler import Scaler
-from tools.simulated.manifests import DeploymentSpec, deployment, image_of_dockerfile, named, render
+from tools.simulated.manifests import DeploymentSpec, Object, deployment, image_of_dockerfile, named, render
 from tools.simulated.model import publish_costly
 from tools.simulated.proxy import Proxy
 from tools.simulated.rollout import Cluster
-from tools.simulated.step import Moment, World, recovered_after, simulate
+from tools.simulated.step import IN_FLIGHT, Moment, World, recovered_after, simulate
 
 STEP_AT: Final = 300.0
 BACK_AT: Final = 1200.0
 DURATION: Final = 2400.0
-_SAMPLE_SECONDS: Final = 8.0
+WINDOW_SECONDS: Final = 8
+POD: Final = "simulated"
 
 
-async def measure(spec: DeploymentSpec, folder: Path, models: Path) -> dict[str, Any]:
-    """Capacity, times of requests and of a start, and requests in flight at half load, of one real pod."""
+async def measure(spec: DeploymentSpec, folder: Path, models: Path, queries: Mapping[str, str]) -> dict[str, Any]:
+    """Capacity, times of requests and of a start, and what `queries` say at half load, of one real pod."""
     images = {"slipway-model": {"/repository": models}}
     async with Proxy(folder, free_ports(2)) as proxy, Cluster(folder / "pods", proxy, images, {}, 0.1) as cluster:
         await cluster.roll(spec)
@@ -43,29 +47,71 @@ async def measure(spec: DeploymentSpec, folder: Path, models: Path) -> dict[str,
         await measure_capacity(proxy.ports, 2.0)
         capacity = await measure_capacity(proxy.ports, 4.0)
         path = folder / "half.jsonl"
-        async with Load(proxy.ports, capacity / 2, path):
-            in_flight = await mean_in_flight(cluster.live()[0].address, cluster.live()[0].port)
+        pod = cluster.live()[0]
+        async with Load(proxy.ports, capacity / 2, path), Prometheus(folder, f"{pod.address}:{pod.port}") as prometheus:
+            await asyncio.sleep(WINDOW_SECONDS + 2)  # so long is what its queries look back
+            seen = {name: await prometheus.ask(query) for name, query in queries.items()}
         return {
             "capacity_rps": capacity,
             "half_load_seconds": [record.seconds for record in read_records(path)],
-            "in_flight_at_half_load": in_flight,
+            "at_half_load": seen,
             "cold_start_seconds": cluster.seen.ready_after_seconds[0],
         }
 
 
-async def mean_in_flight(address: str, port: int) -> float:
-    """The mean of the gauge over some seconds."""
-    values = []
-    end = time.monotonic() + _SAMPLE_SECONDS
-    while time.monotonic() < end:
-        reader, writer = await asyncio.open_connection(address, port)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n")
-        page = (await reader.read()).decode()
-        writer.close()
-        (value,) = re.findall(r"^slipway_requests_in_flight (\S+)$", page, re.MULTILINE)
-        values.append(float(value) - 1)  # this very scrape is in flight, too
-        await asyncio.sleep(0.05)
-    return sum(values) / len(values)
+def adapter_queries(objects: Sequence[Object], name: str) -> dict[str, str]:
+    """The adapter's queries by metric, as it would put them for our one pod, over WINDOW_SECONDS."""
+    (rules,) = named(objects, "ConfigMap", name)["data"].values()
+    return {
+        rule["name"]["as"]: rule["metricsQuery"]
+        .replace("<<.Series>>", rule["seriesQuery"].split("{")[0])
+        .replace("<<.LabelMatchers>>", f'namespace="{POD}",pod="{POD}"')
+        .replace("<<.GroupBy>>", "pod")
+        .replace("[1m]", f"[{WINDOW_SECONDS}s]")
+        for rule in yaml.safe_load(rules)["rules"]
+    }
+
+
+class Prometheus:
+    """A real one that scrapes one pod every second, while the block runs."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self._folder, self._target = folder / "prometheus", target
+        (port,) = free_ports(1)
+        self._address = f"127.0.0.1:{port}"
+
+    async def __aenter__(self) -> Self:
+        found = shutil.which("prometheus")
+        if found is None:
+            raise FileNotFoundError("prometheus is not installed (Debian: apt install prometheus)")
+        self._folder.mkdir()
+        scraped = {"targets": [self._target], "labels": {"namespace": POD, "pod": POD}}
+        wanted = {
+            "global": {"scrape_interval": "1s"},
+            "scrape_configs": [{"job_name": "slipway", "static_configs": [scraped]}],
+        }
+        configuration = self._folder / "prometheus.yml"
+        configuration.write_text(yaml.safe_dump(wanted), encoding="utf-8")
+        options = (f"--config.file={configuration}", f"--storage.tsdb.path={self._folder / 'data'}")
+        with (self._folder / "log").open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                found, *options, f"--web.listen-address={self._address}", stdout=log, stderr=log
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._process.terminate()
+        await self._process.wait()
+
+    async def ask(self, query: str, patience_seconds: float = 30.0) -> float:
+        """The value of an instant query, waited for until there is one. Raises TimeoutError."""
+        async with asyncio.timeout(patience_seconds), httpx.AsyncClient(base_url=f"http://{self._address}") as client:
+            while True:
+                with contextlib.suppress(httpx.TransportError):  # not up yet
+                    answer = (await client.get("/api/v1/query", params={"query": query})).json()
+                    if answer["status"] == "success" and answer["data"]["result"]:
+                        return float(answer["data"]["result"][0]["value"][1])
+                await asyncio.sleep(0.5)
 
 
 def world_of(measured: dict[str, Any]) -> World:
@@ -105,7 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         (folder / "pods").mkdir()
         publish_costly(folder / "models")
         spec = deployment(objects, "slipway", {"slipway": image_of_dockerfile("service")})
-        measured = asyncio.run(measure(replace(spec, replicas=1), folder, folder / "models"))
+        queries = adapter_queries(objects, "slipway-prometheus-adapter")
+        measured = asyncio.run(measure(replace(spec, replicas=1), folder, folder / "models", queries))
     scaler = Scaler.of(named(objects, "HorizontalPodAutoscaler", "slipway"))
     capacity, world = measured["capacity_rps"], world_of(measured)
     low, high = scaler.least * capacity * 0.4, capacity * 6
@@ -119,9 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "capacity_rps": round(capacity, 1),
         "cold_start_seconds": round(world.cold_start_seconds, 2),
         "in_flight_at_half_load": {
-            "measured": round(measured["in_flight_at_half_load"], 2),
+            "measured": round(measured["at_half_load"][IN_FLIGHT], 2),
             "simulated": round(sum(moment.in_flight for moment in half) / len(half), 2),
         },
+        "prometheus_at_half_load": {name: round(value, 3) for name, value in measured["at_half_load"].items()},
         "load_in_pods": [round(low / capacity, 2), round(high / capacity, 2)],
         "replicas": {str(int(moment.now)): moment.replicas for moment in moments[::60]},
         "most_replicas": max(moment.replicas for moment in moments),

@@ -251,6 +251,7 @@ def configure(folder: Path, ports: Sequence[int], webhook: int) -> None:
     wanted["global"] = {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"}
     wanted["rule_files"] = [str(MONITORING / "rules" / "*.yml")]
     wanted["scrape_configs"][0]["static_configs"] = [{"targets": [f"{HOST}:{port}" for port in ports[:2]]}]
+    wanted["scrape_configs"][0].pop("dns_sd_configs")  # the names of compose do not exist here
     wanted["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": [f"{HOST}:{ports[3]}"]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(wanted), encoding="utf-8")
     (folder / "token").write_text(TOKEN, encoding="utf-8")

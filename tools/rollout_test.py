@@ -8,6 +8,7 @@ output is one JSON document; the exit status is 1 when a promise was broken.
 import argparse
 import asyncio
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any, Final
 
 from artifact.repository import Repository
 from tests.tiny_artifact import publish_tiny
+from tools.simulated.cpu import allowed, scale_for
 from tools.simulated.manifests import DeploymentSpec, deployment, image_of_dockerfile, render
 from tools.simulated.model import publish_costly
 from tools.simulated.proxy import Proxy
@@ -129,7 +131,11 @@ async def simulate(
     images = {"slipway-model": {"/repository": options.models}}
     claims = {"slipway-models": options.models, "never-ready": folder / "spoiled"}
     path = folder / "requests.jsonl"
-    async with Proxy(folder, free_ports(2)) as proxy, Cluster(folder / "pods", proxy, images, claims) as cluster:
+    scale = cpu_scale(spec)
+    async with (
+        Proxy(folder, free_ports(2)) as proxy,
+        Cluster(folder / "pods", proxy, images, claims, cpu_scale=scale) as cluster,
+    ):
         if not await cluster.roll(spec):
             raise RuntimeError(f"the first pods never became ready: see {folder / 'pods'}")
         await cluster.endpoints_are(spec.replicas)
@@ -150,10 +156,20 @@ async def simulate(
             "capacity_rps": round(capacity, 1),
             "rate_rps": round(rate, 1),
             "replicas": spec.replicas,
+            "cpu_limit_share": scale and round(scale, 3),
             "pods": pods_report(cluster),
             "proxy_complaints": proxy.complaints()[:10],
             "errors": cluster.errors,
         }
+
+
+def cpu_scale(spec: DeploymentSpec) -> float | None:
+    """The share of its CPU limit that every pod gets on this machine; None where no limit can be set."""
+    limit = spec.containers[0].cpu_limit
+    if limit is None or not allowed():
+        say("no CPU limits: there is none, or control groups cannot be made here (root can)")
+        return None
+    return scale_for(spec.replicas + spec.max_surge, limit, len(os.sched_getaffinity(0)))
 
 
 async def roll_and_rest(

@@ -12,6 +12,8 @@ from typing import Any, Final, Self
 
 import yaml
 
+from tools.simulated.autoscaler import quantity
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 TOOLS: Final = ROOT / ".venv" / ".tools" / "bin"
 Object = dict[str, Any]
@@ -85,6 +87,8 @@ class ContainerSpec:
     liveness: Probe | None = None
     readiness: Probe | None = None
     pre_stop: Mapping[str, Any] = field(default_factory=dict)
+    cpu_request: float = 0.0  # cores
+    cpu_limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,8 @@ def _container(given: Mapping[str, Any], objects: Sequence[Object], images: Mapp
         for key in ("startupProbe", "livenessProbe", "readinessProbe")
         if key in given
     }
+    limit = given.get("resources", {}).get("limits", {}).get("cpu")
+    request = given.get("resources", {}).get("requests", {}).get("cpu", limit or 0)  # as the API server fills it in
     return ContainerSpec(
         name=given["name"],
         image=given["image"],
@@ -182,6 +188,8 @@ def _container(given: Mapping[str, Any], objects: Sequence[Object], images: Mapp
         mounts={mount["mountPath"]: mount["name"] for mount in given.get("volumeMounts", [])},
         ports=ports,
         pre_stop=given.get("lifecycle", {}).get("preStop", {}),
+        cpu_request=quantity(str(request)),
+        cpu_limit=None if limit is None else quantity(str(limit)),
         **probes,
     )
 

@@ -1,7 +1,7 @@
-"""A model that costs what a small encoder costs, without training one: the tests' tiny classifier with work to do."""
+"""Models for tests of what serves them, without training one: the tests' tiny classifier, in other forms."""
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -24,6 +24,51 @@ def publish_costly(repository: Path) -> None:
         golden = tiny_artifact._golden(staged / "model.onnx", tokenizer, spoil=False)
         (staged / GOLDEN).write_text(golden.model_dump_json(indent=2), encoding="utf-8")
         publish(staged, repository, tiny_artifact._manifest(tiny_artifact.MODEL))
+
+
+def publish_for_ci(repository: Path, texts: Path) -> None:
+    """A `repository` with one tiny model, unless it is there, and a file of texts that suit it, a text a line."""
+    if not any(repository.glob("*/*/manifest.json")):
+        tiny_artifact.publish_tiny(repository)
+    for path in (repository, *repository.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # a container's user is another one
+    words = [text for text in tiny_artifact.GOLDEN_TEXTS for _ in range(8)]
+    lines = [" ".join(words[number : number + 1 + number % 7]) for number in range(len(words))]
+    texts.write_text("\n".join(dict.fromkeys(lines)) + "\n", encoding="utf-8")
+
+
+def publish_torchscript(repository: Path) -> None:
+    """Publish the next version of `sentiment` with one variant, TorchScript that answers as the tiny model does.
+
+    Raises ImportError without torch.
+    """
+    with staging(repository) as staged:
+        tokenizer = tiny_artifact.tiny_tokenizer()
+        tokenizer.save(str(staged / "tokenizer.json"))
+        onnx.save(tiny_artifact.tiny_graph(tokenizer), str(staged / "model.onnx"))
+        golden = tiny_artifact._golden(staged / "model.onnx", tokenizer, spoil=False)
+        (staged / GOLDEN).write_text(golden.model_dump_json(indent=2), encoding="utf-8")
+        _save_traced(onnx.load(str(staged / "model.onnx")), staged / "model.ts")
+        (staged / "model.onnx").unlink()
+        manifest = tiny_artifact._manifest(tiny_artifact.MODEL)
+        variant = manifest.variants[0].model_copy(update={"file": "model.ts", "format": "torchscript"})
+        publish(staged, repository, manifest.model_copy(update={"variants": (variant,)}))
+
+
+def _save_traced(model: onnx.ModelProto, path: Path) -> None:
+    import torch
+
+    weights = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in model.graph.initializer}
+
+    class Tiny(torch.nn.Module):
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            kept = mask.float().unsqueeze(2)
+            mean = (weights["embedding"][ids] * kept).sum(dim=1) / kept.sum(dim=1)
+            return mean @ weights["weight"] + weights["bias"]
+
+    example = torch.ones(2, 3, dtype=torch.long)
+    traced: Any = torch.jit.trace(Tiny(), (example, example))  # type: ignore[no-untyped-call]
+    traced.save(str(path))
 
 
 def burdened(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,6 +1,6 @@
 """A pod as a process: started from its spec, probed as a kubelet would, ended within its grace period.
 
-What is not simulated: images, isolation, CPU and memory limits, the scheduler. Every pod has an address of its own on
+What is not simulated: images, isolation, memory limits, the scheduler. Every pod has an address of its own on
 the loopback, so that all can listen on the port of the manifest.
 """
 
@@ -16,17 +16,16 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tools.simulated.cpu import CpuGroup
 from tools.simulated.manifests import ContainerSpec, DeploymentSpec, Probe, repository_of
 
 _OK: Final = range(200, 400)
-_STARTING_NICENESS: Final = 19
 
 
 class Pod:
     """One process with its probes. `changed` is called whenever `ready` changes or the pod ends.
 
-    Until it is ready a pod has a low priority. On a cluster its CPU request has room of its own, or it would not be
-    scheduled; here it would take that from its neighbours.
+    `group` holds its containers to their CPU limit; without one they take what they get.
     """
 
     def __init__(
@@ -38,6 +37,7 @@ class Pod:
         images: Mapping[str, Mapping[str, Path]],
         claims: Mapping[str, Path],
         changed: Callable[["Pod"], None],
+        group: CpuGroup | None = None,
     ) -> None:
         self.name = name
         self.address = address
@@ -55,6 +55,7 @@ class Pod:
         self._images = images
         self._claims = claims
         self._changed = changed
+        self._group = group
         self._process: asyncio.subprocess.Process | None = None
         self._born = time.perf_counter()
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,6 +105,8 @@ class Pod:
         self._set_ready(now=False)
         self.gone.set()
         self._changed(self)
+        if self._group is not None:
+            self._group.remove()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _pre_stop(self) -> None:
@@ -136,7 +139,7 @@ class Pod:
         if "/" not in words[0]:  # a program that the image has on its PATH: the one of this environment
             beside = Path(sys.executable).with_name(words[0])
             words[0] = str(beside) if beside.exists() else words[0]
-        return words
+        return words if self._group is None else self._group.command(words)
 
     def _environment(self, container: ContainerSpec) -> dict[str, str]:
         own = {name: self._where(value, container) for name, value in container.environment.items() if name != "PATH"}
@@ -159,7 +162,6 @@ class Pod:
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_step_back if os.geteuid() == 0 else None,
             )
 
     async def _restart_when_it_exits(self) -> None:
@@ -224,28 +226,14 @@ class Pod:
         assert self._process is not None  # noqa: S101 - probed only when started
         self._process.send_signal(signal.SIGKILL)
 
-    def _step_forward(self) -> None:
-        """Give every thread of the process its ordinary priority."""
-        assert self._process is not None  # noqa: S101 - only what runs becomes ready
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
-                os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
-
     def _set_ready(self, *, now: bool) -> None:
         if now == self.ready:
             return
-        if now and os.geteuid() == 0:
-            self._step_forward()
         self.ready = now
         self.ready_since = time.perf_counter()
         if now and not self.ready_after_seconds:
             self.ready_after_seconds = self.ready_since - self._born
         self._changed(self)
-
-
-def _step_back() -> None:
-    """Run in the child before its program starts: see Pod."""
-    os.nice(_STARTING_NICENESS)
 
 
 async def passes(address: str, probe: Probe) -> bool:

@@ -1,12 +1,14 @@
 """The Deployment controller's rolling update over simulated pods, and the endpoints behind it."""
 
 import asyncio
+import os
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from tools.simulated.cpu import CpuGroup
 from tools.simulated.manifests import DeploymentSpec
 from tools.simulated.pods import Pod
 from tools.simulated.proxy import Proxy
@@ -45,7 +47,10 @@ class Seen:
 
 
 class Cluster:
-    """Pods of one Deployment. Endpoints follow readiness `endpoint_delay_seconds` later, both ways."""
+    """Pods of one Deployment. Endpoints follow readiness `endpoint_delay_seconds` later, both ways.
+
+    With a `cpu_scale` every pod gets that share of its CPU limit and request (tools/simulated/cpu.py).
+    """
 
     def __init__(
         self,
@@ -54,12 +59,14 @@ class Cluster:
         images: Mapping[str, Mapping[str, Path]],
         claims: Mapping[str, Path],
         endpoint_delay_seconds: float = 2.0,
+        cpu_scale: float | None = None,
     ) -> None:
         self._folder = folder
         self._proxy = proxy
         self._images = images
         self._claims = claims
         self._delay = endpoint_delay_seconds
+        self._cpu_scale = cpu_scale
         self._event = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._made = 0
@@ -139,10 +146,18 @@ class Cluster:
         self._made += 1
         name = f"{spec.name}-{self.revision}-{self._made}"
         address = f"127.20.{self._made // 250}.{self._made % 250 + 1}"
-        pod = Pod(name, address, spec, self._folder / name, self._images, self._claims, self._changed)
+        group = self._group(name, spec)
+        pod = Pod(name, address, spec, self._folder / name, self._images, self._claims, self._changed, group)
         self.pods.append((self.revision, pod))
         self._note("starting", pod)
         await pod.start()
+
+    def _group(self, name: str, spec: DeploymentSpec) -> CpuGroup | None:
+        limit = spec.containers[0].cpu_limit
+        if self._cpu_scale is None or limit is None:
+            return None
+        request = spec.containers[0].cpu_request
+        return CpuGroup.make(f"simulated-{os.getpid()}-{name}", limit * self._cpu_scale, request * self._cpu_scale)
 
     def _delete(self, pod: Pod) -> None:
         pod.deleting = True

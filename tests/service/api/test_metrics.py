@@ -35,7 +35,7 @@ def test_a_scrape_counts_what_was_asked(repository: Path) -> None:
     assert value("slipway_queue_duration_seconds_count", **model) == 3
     assert value("slipway_request_duration_seconds_count", route="/predict") == 3
     assert value("slipway_queue_size", **model) == 0
-    assert value("slipway_requests_in_flight") == 1
+    assert value("slipway_requests_in_flight") == 0
     assert value("slipway_ready") == 1
     assert any(name == "slipway_model_info" for name, _ in found)
     assert any(name == "process_cpu_seconds_total" for name, _ in found)
