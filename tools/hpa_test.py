@@ -2,8 +2,8 @@
 
 Measured here: what a pod answers a second, how long a request takes, how long a start takes; and, by a real Prometheus
 that scrapes the pod at half load and is asked prometheus-adapter's queries, what the autoscaler would be told. Then the
-HPA's documented rule, fed with what Prometheus would say, over simulated pods of that speed. `--plot` draws it; the last
-line of output is one JSON document.
+HPA's documented rule, fed with what Prometheus would say, over simulated pods of that speed. `--plot` draws it; the
+last line of output is one JSON document.
 """
 
 import argparse
