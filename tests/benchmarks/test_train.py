@@ -128,7 +128,7 @@ def test_a_recipe_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixtur
     assert train.main(["--recipe", "no-such-recipe"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("benchmarks.train: recipe no-such-recipe: ")
+    assert captured.err.strip().startswith("benchmarks.train: recipe no-such-recipe: ")
 
 
 @pytest.mark.parametrize("wrong", [("--turns", "0"), ("--epochs", "-1"), ("--epochs", "nan"), ("--steps", "x")])
