@@ -197,6 +197,7 @@ def measure_speed(material: Material, turns: int, steps: int, progress: Progress
         for name in sorted(makers, reverse=bool(number % 2)):
             trainer = makers[name](seeded)
             taken[name].append(take_turn(trainer, steps, progress, f"Turn {number + 1} of {turns}, {name}"))
+            progress.console.print(f"turn {number + 1}, {name}: {taken[name][-1].rate:.0f} real tokens/s")
     return taken["ours"], taken["plain"]
 
 
