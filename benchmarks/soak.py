@@ -32,6 +32,8 @@ from benchmarks.workload import Workload, write_bodies
 from benchmarks.wrk import BenchmarkError, Load, run_closed
 
 _CLIENTS: Final = 16
+# Below what wrk waits for an answer: a machine that is too slow then refuses, which is no loss.
+_DEADLINE_SECONDS: Final = 10
 # More than what comes and goes: a log being turned over, a client connecting again.
 _SPARE_FILES: Final = 8
 _MEGA: Final = 1e6
