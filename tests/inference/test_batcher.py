@@ -359,7 +359,8 @@ def test_a_request_that_would_come_too_late_is_refused_at_once() -> None:
             slow = Caller().send(batcher, "1")
             threading.Timer(0.02, backend.gate.set).start()
             slow.sums()
-        assert batcher.predicted_wait_seconds(more_tokens=1, more_inputs=1) == pytest.approx(0.02, rel=1)
+        # At least what the timer takes; more where the machine is busy.
+        assert 0.015 < batcher.predicted_wait_seconds(more_tokens=1, more_inputs=1) < 1
         with held(backend, batcher):
             queue = [Caller().send(batcher, "1") for _ in range(20)]
             with pytest.raises(Overloaded, match="the request allows"):
