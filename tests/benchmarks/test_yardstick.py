@@ -15,7 +15,8 @@ def test_a_fused_graph_has_attention_and_two_norms_a_layer() -> None:
     assert "0 SkipLayerNormalization nodes for 6" in str(what_is_not_fused({"Attention": 6}))
 
 
-def test_a_graph_that_is_no_encoder_makes_no_yardstick(tmp_path: Path) -> None:
+def test_a_graph_that_is_no_encoder_makes_no_yardstick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where `make run` trained there are runs to make one from
     publish_tiny(tmp_path)
     artifact = Repository(tmp_path).open("sentiment")
     with pytest.raises(BenchmarkError, match=r"optimizer fails|no Attention"):
