@@ -18,7 +18,7 @@ from inference.errors import BadInput
 from service.api import health, metrics, models, predict
 from service.context import Context, info_of
 from service.errors import HttpError, MethodNotAllowed, RouteNotFound
-from service.responses import as_response, error_response
+from service.responses import as_response
 from service.schemas import PredictRequest
 from service.telemetry import Telemetry, refuse
 
@@ -106,9 +106,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for nothing else)
     refusals = {404: RouteNotFound("no such path; see /docs"), 405: MethodNotAllowed("this path has other methods")}
     refusal = refusals.get(error.status_code, HttpError("the request cannot be understood"))
-    context: Context = request.app.state.context
-    context.metrics.rejected.labels(refusal.code).inc()
-    return error_response(refusal, info_of(request.scope).request_id, error.headers)
+    return as_response(refuse(request.app.state.context, info_of(request.scope), refusal), error.headers)
 
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:

@@ -36,6 +36,17 @@ def is_ordinary(method: bytes, url: bytes, headers: Headers, max_body_bytes: int
     return declared is not None and declared.isdigit() and int(declared) <= max_body_bytes
 
 
+def as_bytes(reply: Reply, headers: Headers, *, keep_alive: bool) -> bytes:
+    """The reply as HTTP/1.1, for those who write to the connection themselves."""
+    lines = [STATUS_LINE[reply.status]]
+    lines += [b"%b: %b\r\n" % pair for pair in headers]
+    lines.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(reply.body))
+    if reply.retry_after is not None:
+        lines.append(b"retry-after: %d\r\n" % reply.retry_after)
+    lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+    return b"".join([*lines, reply.body])
+
+
 class DirectCycle:
     """One ordinary request. Has what uvicorn's protocol reads and writes of a cycle, and needs no task."""
 
@@ -90,17 +101,9 @@ class DirectCycle:
             if self._context.closing:
                 # Whoever keeps this connection alive must find another process before this one is gone.
                 self.keep_alive = False
-            self._transport.write(self._head(reply) + reply.body)
+            headers = (*self._default_headers, *self._info.headers())
+            self._transport.write(as_bytes(reply, headers, keep_alive=self.keep_alive))
         self._finish(0 if self.disconnected else reply.status)
-
-    def _head(self, reply: Reply) -> bytes:
-        lines = [STATUS_LINE[reply.status]]
-        lines += [b"%b: %b\r\n" % pair for pair in (*self._default_headers, *self._info.headers())]
-        lines.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(reply.body))
-        if reply.retry_after is not None:
-            lines.append(b"retry-after: %d\r\n" % reply.retry_after)
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        return b"".join(lines)
 
     def _finish(self, status: int) -> None:
         self.response_complete = True

@@ -12,20 +12,19 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from artifact.errors import SlipwayError
 from inference.errors import Overloaded
 from service.context import Context, RequestInfo
-from service.direct import DirectCycle, is_ordinary
+from service.direct import DirectCycle, as_bytes, is_ordinary
 from service.errors import HeadersTooLarge, HttpError, RequestTimeout
-from service.responses import error_response
+from service.responses import error_reply
 
 _Phase = Literal["idle", "headers", "body"]
 # How long bytes that lie in the kernel when a client's time is over are given to be read.
 _LATE_SECONDS: Final = 0.02
-_CLOSE: Final = {"connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +210,11 @@ class Connection(HttpToolsProtocol):
         """Answer without the application, and close."""
         self._disarm()
         info = RequestInfo(())
-        response = error_response(error, info.request_id, _CLOSE)
-        head: list[tuple[bytes, bytes]] = [*self.server_state.default_headers, *response.raw_headers, *info.headers()]
-        lines = b"".join(b"%s: %s\r\n" % pair for pair in head)
-        self.transport.write(STATUS_LINE[status or error.status] + lines + b"\r\n" + bytes(response.body))
+        reply = error_reply(error, info.request_id)
+        if status is not None:
+            reply = reply._replace(status=status)
+        headers = (*self.server_state.default_headers, *info.headers())
+        self.transport.write(as_bytes(reply, headers, keep_alive=False))
         self.transport.close()
 
 

@@ -64,10 +64,3 @@ def as_response(reply: Reply, headers: Mapping[str, str] | None = None) -> JsonR
     if reply.retry_after is not None:
         found["retry-after"] = str(reply.retry_after)
     return JsonResponse(reply.body, reply.status, found)
-
-
-def error_response(
-    error: SlipwayError, request_id: str | None, headers: Mapping[str, str] | None = None
-) -> JsonResponse:
-    """`error_reply` for those who speak ASGI."""
-    return as_response(error_reply(error, request_id), headers)

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.context import INFO, Context, RequestInfo
 from service.errors import ClientLeft
 from service.logs import REQUEST_ID, TRACE_ID, logger
-from service.responses import Reply, error_reply, error_response, presentable
+from service.responses import Reply, as_response, error_reply, presentable
 
 _UNMATCHED: Final = "unmatched"
 _PROBES: Final = ("/health", "/metrics")
@@ -82,4 +82,4 @@ class Telemetry:
                 raise
             shown = presentable(error)
             self._context.metrics.rejected.labels(shown.code).inc()
-            await error_response(shown, info.request_id)(scope, receive, send_tagged)
+            await as_response(error_reply(shown, info.request_id))(scope, receive, send_tagged)

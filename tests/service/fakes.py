@@ -2,8 +2,9 @@
 
 import asyncio
 import signal
+import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,3 +136,21 @@ def running(
             listener.close()
     assert not thread.is_alive(), "the server did not drain"
     assert status == [ends_with]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Block until it holds."""
+    for _ in range(1000):
+        if condition():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it never came to that")
+
+
+def accepts(port: int) -> bool:
+    """Whether something on loopback takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 0.05).close()
+    except OSError:
+        return False
+    return True

@@ -3,14 +3,13 @@
 import contextlib
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from service.direct import is_ordinary
-from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, Running, loading, running
+from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, Running, loading, running, until
 
 BODY = b'{"inputs": "good"}'
 LENGTH = (b"content-length", b"18")
@@ -38,14 +37,6 @@ def _read(client: socket.socket) -> tuple[bytes, dict[bytes, bytes], bytes]:
     while len(body) < int(headers[b"content-length"]):
         body += client.recv(65536)
     return status, headers, body
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never came to that")
 
 
 @pytest.mark.parametrize(
@@ -117,8 +108,8 @@ def test_a_caller_who_leaves_with_half_a_body_is_counted_and_forgotten(repositor
     with running(repository) as service:
         with _connected(service) as client:
             client.sendall(_post(BODY)[:-4])
-            _until(lambda: service.server.context.in_flight == 1)
-        _until(lambda: service.server.context.in_flight == 0)
+            until(lambda: service.server.context.in_flight == 1)
+        until(lambda: service.server.context.in_flight == 0)
         assert 'code="499"' in service.client.get("/metrics").text
 
 

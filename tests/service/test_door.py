@@ -7,7 +7,7 @@ import uvloop
 
 from service.door import SharedDoor, drop_new_connections, listen
 from service.link import Link, Phase, Report
-from tests.service.fakes import PATIENCE_SECONDS
+from tests.service.fakes import PATIENCE_SECONDS, accepts
 
 
 class _Greeter(asyncio.Protocol):
@@ -28,7 +28,7 @@ def test_a_connection_made_before_the_socket_closes_is_not_reset() -> None:
     with listener, socket.create_connection(("127.0.0.1", port), 1) as early:
         if not drop_new_connections(listener):
             pytest.skip("this kernel attaches no filter to a socket")
-        assert not _accepts(port)
+        assert not accepts(port)
         accepted, _ = listener.accept()
         with accepted:
             accepted.sendall(b"answer")
@@ -73,11 +73,3 @@ def test_a_supervisor_that_does_not_end_is_waited_for_no_longer_than_agreed(monk
 
     monkeypatch.setattr("service.door._PATIENCE_SECONDS", 0.0)
     uvloop.run(scenario())
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 0.05).close()
-    except OSError:
-        return False
-    return True

@@ -5,7 +5,7 @@ import json
 from artifact.errors import ArtifactCorrupt
 from inference.errors import BadInput, Overloaded
 from service.errors import Internal
-from service.responses import error_detail, error_response, presentable
+from service.responses import as_response, error_detail, error_reply, presentable
 
 
 def test_an_error_names_its_code_its_field_and_the_request() -> None:
@@ -19,7 +19,7 @@ def test_an_error_names_its_code_its_field_and_the_request() -> None:
 
 
 def test_coming_back_is_told_in_the_body_and_in_whole_seconds_in_the_header() -> None:
-    response = error_response(Overloaded("busy", retry_after_seconds=0.2), None)
+    response = as_response(error_reply(Overloaded("busy", retry_after_seconds=0.2), None))
     assert response.status_code == 429
     assert response.headers["retry-after"] == "1"
     body = json.loads(bytes(response.body))

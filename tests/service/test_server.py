@@ -17,7 +17,7 @@ import pytest
 from artifact.repository import Artifact
 from inference.model import Model
 from service.server import _alone
-from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, loading, running
+from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, accepts, loading, running
 from tests.tiny_artifact import publish_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +162,7 @@ def test_what_was_accepted_is_answered_after_the_socket_closed(repository: Path)
         caller.start()
         assert backend.entered.wait(PATIENCE_SECONDS)
         service.stop(signal.SIGTERM)
-        while _accepts(service.port):
+        while accepts(service.port):
             threading.Event().wait(0.01)
         backend.gate.set()
         caller.join(PATIENCE_SECONDS)
@@ -175,7 +175,7 @@ def test_a_request_on_an_open_connection_is_still_read_when_the_socket_is_closed
         socket.create_connection(("127.0.0.1", service.port), PATIENCE_SECONDS) as client,
     ):
         service.stop(signal.SIGTERM)
-        while _accepts(service.port):
+        while accepts(service.port):
             threading.Event().wait(0.01)
         client.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -299,14 +299,6 @@ def test_where_no_lock_can_be_kept_they_measure_all_the_same(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with _alone(tmp_path / "file" / "cache"):
         pass
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 0.05).close()
-    except OSError:
-        return False
-    return True
 
 
 def _ignore_errors(ask: object, text: str) -> None:

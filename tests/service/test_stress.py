@@ -12,7 +12,7 @@ import random
 import resource
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from artifact.repository import Artifact
 from inference.model import Model, Options
 from inference.policy import Limits
 from service.registry import Load
-from tests.service.fakes import GatedBackend, Running, running
+from tests.service.fakes import GatedBackend, Running, running, until
 from tests.tiny_artifact import tiny_tokenizer
 
 CLIENTS = 2000
@@ -230,15 +230,6 @@ def batcher_of(service: Running) -> Any:
     """The one model's."""
     (served,) = service.server.context.registry.served
     return served.ready_model().batcher
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Block until it holds."""
-    for _ in range(1000):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it never came to hold")
 
 
 @pytest.mark.timeout(2 * PATIENCE_SECONDS)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ import pytest
 
 from service.link import Link
 from service.supervisor import Worker, back_off, takers, value_folder
-from tests.service.fakes import PATIENCE_SECONDS
+from tests.service.fakes import PATIENCE_SECONDS, until
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -165,14 +165,6 @@ def _sum(page: dict[str, float], start: str) -> float:
     return sum(value for name, value in page.items() if name.startswith(start))
 
 
-def _until(true: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if true():
-            return
-        threading.Event().wait(0.02)
-    raise AssertionError("it never became so")
-
-
 def test_two_workers_answer_and_every_scrape_tells_of_both(repository: Path) -> None:
     with family(repository) as server:
         server.wait_for("ready", times=2)
@@ -187,7 +179,7 @@ def test_two_workers_answer_and_every_scrape_tells_of_both(repository: Path) -> 
             assert _sum(page, 'slipway_requests_total{code="200",model="sentiment"') == 20
             assert _sum(page, "slipway_inputs_total") == 20
             assert page['slipway_request_duration_seconds_count{route="/predict"}'] == 20
-        _until(lambda: _scrape(server)["slipway_ready_processes"] == 2)
+        until(lambda: _scrape(server)["slipway_ready_processes"] == 2)
         page = _scrape(server)
         assert page["slipway_ready"] == 1
         assert _sum(page, "slipway_model_info") == 1
@@ -209,7 +201,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_counts_stay(repository: Pat
         _ask(server, 4)
         server.wait_for("ready")
         assert len(set(server.workers()) - set(before)) == 1
-        _until(lambda: _scrape(server)["slipway_ready_processes"] == 2)
+        until(lambda: _scrape(server)["slipway_ready_processes"] == 2)
         _ask(server, 6)
         for _ in range(3):
             assert _sum(_scrape(server), "slipway_inputs_total") == 20
@@ -225,7 +217,7 @@ def test_a_drain_answers_what_is_in_flight_in_every_worker(repository: Path) -> 
     with family(repository, GATED, drain_delay_seconds=0.3) as server, ThreadPoolExecutor(8) as pool:
         server.wait_for("ready", times=2)
         asked = [pool.submit(_ask, server, 1) for _ in range(8)]
-        _until(lambda: _scrape(server)["slipway_requests_in_flight"] >= 8)
+        until(lambda: _scrape(server)["slipway_requests_in_flight"] >= 8)
         os.kill(server.workers()[0], signal.SIGTERM)
         server.wait_for("draining")
         server.handle.send_signal(signal.SIGTERM)
@@ -257,7 +249,7 @@ def test_a_drain_under_load_loses_nothing(repository: Path) -> None:
     with family(repository, drain_delay_seconds=0.3) as server, ThreadPoolExecutor() as pool:
         server.wait_for("ready", times=2)
         asking = [pool.submit(ask, server, keep=n % 2 == 0) for n in range(4)]
-        _until(lambda: len(statuses) > 40)
+        until(lambda: len(statuses) > 40)
         assert server.end(signal.SIGTERM) == 0
         stop.set()
         assert [each.result(PATIENCE_SECONDS) for each in asking] == [0] * 4

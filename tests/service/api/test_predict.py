@@ -1,8 +1,7 @@
 import json
 import re
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from artifact.repository import Artifact, Repository
 from inference.model import Model
 from service.schemas import PredictResponse
-from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, Running, loading, running
+from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, Running, loading, running, until
 from tests.tiny_artifact import LABELS, MAX_INPUT_TOKENS, publish_tiny
 
 CHUNK = b'{"inputs": "' + b"a" * 65536
@@ -195,7 +194,7 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(gated: Running, backe
         first = pool.submit(gated.predict, "good")
         assert backend.entered.wait(PATIENCE_SECONDS)
         waiting = pool.submit(gated.predict, ["good"] * 4)
-        _until(lambda: _waiting(gated) == 4)
+        until(lambda: _waiting(gated) == 4)
         refused = gated.predict("good")
         error = _error(refused, 429, "overloaded")
         assert int(refused.headers["retry-after"]) >= 1
@@ -221,11 +220,11 @@ def test_a_caller_who_leaves_mid_batch_costs_nobody_else_and_is_not_computed(
         first = pool.submit(gated.predict, "good")
         assert backend.entered.wait(PATIENCE_SECONDS)
         leaver = _send(gated.port, {"inputs": ["bad", "bad"]})
-        _until(lambda: _waiting(gated) == 2)
+        until(lambda: _waiting(gated) == 2)
         stays = pool.submit(gated.predict, "awful film")
-        _until(lambda: _waiting(gated) == 3)
+        until(lambda: _waiting(gated) == 3)
         leaver.close()
-        _until(lambda: gated.server.context.in_flight == 2)
+        until(lambda: gated.server.context.in_flight == 2)
         assert "slipway_requests_in_flight 2.0" in gated.client.get("/metrics").text, "without the scrape itself"
         backend.gate.set()
         assert first.result().status_code == stays.result().status_code == 200
@@ -240,7 +239,7 @@ def test_a_caller_who_leaves_while_executing_strands_nobody(gated: Running, back
     leaver = _send(gated.port, {"inputs": "bad"})
     assert backend.entered.wait(PATIENCE_SECONDS)
     leaver.close()
-    _until(lambda: gated.server.context.in_flight == 0)
+    until(lambda: gated.server.context.in_flight == 0)
     backend.gate.set()
     assert gated.predict("good").status_code == 200
 
@@ -267,21 +266,13 @@ def _waiting(service: Running) -> int:
     return served.ready_model().batcher.waiting
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        threading.Event().wait(0.005)
-    raise AssertionError("it never came to that")
-
-
 def test_a_response_says_what_was_cached_and_versions_share_nothing(repository: Path) -> None:
     publish_tiny(repository)
     Repository(repository).set_alias("sentiment", "canary", 2)
     with running(repository, response_cache_bytes=100_000) as served:
         first, again = served.predict("good").json(), served.predict(["good", "bad"]).json()
         # Ready is when the default version is.
-        _until(lambda: served.predict("good", version=2).status_code != 503)
+        until(lambda: served.predict("good", version=2).status_code != 503)
         other = served.predict("bad", version=2).json()
         page = served.client.get("/metrics").text
     assert "cached" not in first["usage"]
