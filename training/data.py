@@ -4,6 +4,7 @@ Every fault names the column and the row (the first data row is row 1) and never
 """
 
 import csv
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,9 +16,11 @@ from rich.progress import Progress
 
 from training.errors import DataInvalid, SourceUnavailable
 from training.recipe import FileData, HubData, JoinedData, PackagedData, Recipe, SingleSource
-from training.sources import fetch_packaged_data, no_telemetry
+from training.sources import PackagedTable, fetch_packaged_data, no_telemetry
 
 _REPORT_EVERY: Final = 1000
+# Web pages were copied with it; no caller of a service writes it.
+_HTML_BREAK: Final = "<br />"
 
 Record = Mapping[str, Any]
 
@@ -87,11 +90,21 @@ def _read(meaning: _Meaning, cache: Path, progress: Progress) -> Table:
 
 def _read_packaged(meaning: _Meaning, data: PackagedData, cache: Path, progress: Progress) -> Table:
     found = fetch_packaged_data(data.name, cache, progress)
-    # Published without a header and with bare quotation marks in the text.
-    lines = found.path.read_text(encoding="utf-8").split("\n")
-    cells = (line.rstrip("\r").split("\t", 2) for line in lines if line)
-    records = ({data.label_column: rating, data.text_column: text} for _, rating, text in cells)
-    return Table(found.title, found.licence, found.origin, _rows(records, meaning, progress))
+    cells = ({data.label_column: label, data.text_column: text} for label, text in _packaged_cells(found))
+    return Table(found.title, found.licence, found.origin, _rows(cells, meaning, progress))
+
+
+def _packaged_cells(found: PackagedTable) -> Iterator[tuple[str, str]]:
+    """Label or rating, and text, of each row."""
+    columns = found.columns
+    if columns is None:
+        # Published without a header and with bare quotation marks in the text.
+        lines = found.path.read_text(encoding="utf-8").split("\n")
+        yield from ((rating, text) for _, rating, text in (line.rstrip("\r").split("\t", 2) for line in lines if line))
+        return
+    for record in _read_delimited(found.path, ",", columns.encoding):
+        if all(record[column] in wanted for column, wanted in columns.only.items()):
+            yield record[columns.label], record[columns.text].replace(_HTML_BREAK, "\n")
 
 
 def _read_file(meaning: _Meaning, data: FileData, progress: Progress) -> Table:
@@ -122,9 +135,9 @@ def read_records(path: Path, columns: Sequence[str] | None = None, *, field: str
         raise SourceUnavailable(f"{field} {path}: {error.strerror or 'cannot be read'}") from error
 
 
-def _read_delimited(path: Path, delimiter: str) -> Iterator[Record]:
+def _read_delimited(path: Path, delimiter: str, encoding: str = "utf-8-sig") -> Iterator[Record]:
     # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
-    with path.open(encoding="utf-8-sig", newline="") as stream:
+    with path.open(encoding=encoding, newline="") as stream:
         reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
         try:
             yield from reader
@@ -228,7 +241,16 @@ def _rows(
         progress.remove_task(task)
     if not rows:
         raise DataInvalid(f"{where or 'the data set'}: no rows")
-    return tuple(rows)
+    return tuple(_at_most(rows, data.max_rows))
+
+
+def _at_most(rows: list[Row], limit: int | None) -> list[Row]:
+    """The `limit` rows with the smallest hashes, in file order: mostly the same ones when rows are added."""
+    if limit is None or len(rows) <= limit:
+        return rows
+    # Bytes 8 to 16, as in training/prepare.py: the first eight decide the split.
+    hashes = [hashlib.sha256(row.text.encode(errors="surrogatepass")).digest()[8:16] for row in rows]
+    return [rows[index] for index in sorted(sorted(range(len(rows)), key=hashes.__getitem__)[:limit])]
 
 
 class _Ids:

@@ -303,7 +303,8 @@ def soft_targets(split: Split, recipe: Recipe) -> npt.NDArray[np.float32]:
     targets = np.eye(count)[split.labels]
     if section.rating_sharpness is not None and split.ratings is not None:
         second = 1 / (1 + np.exp(-section.rating_sharpness * _towards_last(split.ratings, recipe)))
-        targets = np.stack([1 - second, second], axis=1)
+        rated = np.isfinite(second)
+        targets[rated] = np.stack([1 - second, second], axis=1)[rated]
     smoothed = targets * (1 - section.label_smoothing) + section.label_smoothing / count
     return np.asarray(smoothed * class_weights(split, recipe)[split.labels, None], dtype=np.float32)
 

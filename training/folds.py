@@ -232,11 +232,14 @@ class _Baseline(_Job):
 
 
 def _joined(one: Split, other: Split) -> Split:
-    ratings = None
-    if one.ratings is not None and other.ratings is not None:
-        ratings = np.concatenate([one.ratings, other.ratings])
+    ratings = np.concatenate(
+        [np.full(len(split), np.nan) if split.ratings is None else split.ratings for split in (one, other)]
+    )
     return Split(
-        one.texts + other.texts, np.concatenate([one.labels, other.labels]), ratings, one.sources + other.sources
+        one.texts + other.texts,
+        np.concatenate([one.labels, other.labels]),
+        None if np.isnan(ratings).all() else ratings,
+        one.sources + other.sources,
     )
 
 

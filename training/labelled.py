@@ -86,7 +86,9 @@ def held_out_rows(manifest: Manifest, recipe: Recipe, cache: Path, progress: Pro
 def rows_of(prepared: Prepared) -> Rows:
     """The test split as rows, with the rating where the data has one and the source where several were joined."""
     split = prepared.test
-    columns: dict[str, Sequence[object]] = {} if split.ratings is None else {"rating": split.ratings.tolist()}
+    columns: dict[str, Sequence[object]] = {}
+    if split.ratings is not None:
+        columns["rating"] = [None if np.isnan(rating) else float(rating) for rating in split.ratings]
     if split.sources:
         columns[SOURCE] = split.sources
     return Rows(f"test split of {prepared.name}", split.texts, split.labels, columns)

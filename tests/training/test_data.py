@@ -217,7 +217,14 @@ def test_sources_are_joined_each_with_its_own_columns(tmp_path: Path, progress: 
     )
 
 
-@pytest.mark.parametrize(("other", "ratings"), [(THRESHOLDS, [2.0, 3.0]), ({}, [None, None])])
+OTHER = {"negative": {"at_most": 1}, "positive": {"at_least": 2}}
+
+
+@pytest.mark.parametrize(
+    ("other", "ratings"),
+    [(THRESHOLDS, [2.0, 3.0]), ({}, [2.0, None]), (OTHER, [None, None])],
+    ids=["alike", "named", "not"],
+)
 def test_ratings_survive_joining_only_where_they_mean_the_same(
     other: dict[str, object], ratings: list[float | None], tmp_path: Path, progress: Progress
 ) -> None:
@@ -246,3 +253,15 @@ def test_ids_are_read_from_parquet_too(tmp_path: Path, progress: Progress) -> No
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(DataInvalid, match="row 2: column 'key' repeats the id of row 1"):
         read(tmp_path / "a.parquet", progress, data__id_column="key")
+
+
+def test_a_source_gives_so_many_rows_and_the_same_ones_when_it_grows(tmp_path: Path, progress: Progress) -> None:
+    lines = [f"text {number},{'positive' if number % 2 else 'negative'}\n" for number in range(40)]
+    path = write(tmp_path, "a.csv", "text,label\n" + "".join(lines))
+    some = read(path, progress, data__max_rows=10)
+    everything = read(path, progress)
+    assert len(some) == 10
+    assert some == tuple(row for row in everything if row in some), "in file order"
+    grown = write(tmp_path, "b.csv", "text,label\nanother,positive\n" + "".join(reversed(lines)))
+    assert len(set(read(grown, progress, data__max_rows=10)) & set(some)) >= 9
+    assert read(path, progress, data__max_rows=41) == everything

@@ -307,6 +307,12 @@ def test_targets_follow_the_ratings() -> None:
     np.testing.assert_allclose(targets[:, 1], 1 / (1 + np.exp([2.0, -0.5, -4.0])), atol=1e-6)
 
 
+def test_a_row_that_nobody_rated_keeps_its_label() -> None:
+    recipe = tiny.recipe(data__thresholds=THRESHOLDS, training__rating_sharpness=1.0)
+    split = Split(("a", "b"), np.array([0, 1]), np.array([np.nan, 0.5]))
+    np.testing.assert_allclose(finetune.soft_targets(split, recipe)[:, 1], [0, 1 / (1 + np.exp(-0.5))], atol=1e-6)
+
+
 def test_targets_follow_a_scale_that_is_neither_centred_nor_upward() -> None:
     stars = {"negative": {"at_least": 4}, "positive": {"at_most": 2}}
     recipe = tiny.recipe(data__thresholds=stars, training__rating_sharpness=1.0)

