@@ -275,6 +275,7 @@ class Assessment(_Part):
     metrics: dict[str, Estimate]
     slices: tuple[SliceResult, ...] = ()
     worst_slice: SliceResult | None = None
+    elsewhere: tuple[SliceResult, ...] = Field((), description="Out of domain: data of other kinds, never learned.")
     bias: tuple[BiasResult, ...] = ()
     robustness: tuple[PerturbationResult, ...] = ()
     calibration: CalibrationResult

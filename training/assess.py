@@ -1,7 +1,7 @@
 """What one variant is worth beyond its averages, through the code that serves it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -68,6 +68,10 @@ class Assessed:
     assessment: Assessment
     evaluation: Evaluation
     answers: Answers
+
+    def beside(self, elsewhere: tuple[SliceResult, ...]) -> "Assessed":
+        """The same with what was measured out of domain."""
+        return replace(self, assessment=self.assessment.model_copy(update={"elsewhere": elsewhere}))
 
 
 def answer(model: Model, texts: Sequence[str], progress: Progress, title: str = "Predicting") -> Answers:

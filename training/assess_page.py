@@ -72,6 +72,8 @@ def assessment_sections(assessment: Assessment | None) -> Iterator[str]:
     """Slices, swapped terms, changed texts and calibration; "not measured" where there is no assessment."""
     nothing = f'<p class="none">{NOT_MEASURED}</p>'
     yield section("Where it is weaker", _slices(assessment) if assessment and assessment.slices else nothing)
+    if assessment and assessment.elsewhere:
+        yield section("Out of domain", _elsewhere(assessment))
     yield section("Swapped terms", _bias(assessment.bias) if assessment and assessment.bias else nothing)
     robust = assessment.robustness if assessment else ()
     yield section("Changed texts", _robustness(robust) if robust else nothing)
@@ -96,6 +98,16 @@ def _slices(assessment: Assessment) -> str:
     return f"<p>{escape(slice_verdict(assessment))}</p>" + table(
         ("Slice", "Rows", "Accuracy", "Against the other rows", "", ""), rows, kind="metrics"
     )
+
+
+def _elsewhere(assessment: Assessment) -> str:
+    ends = _ends([each.accuracy for each in assessment.elsewhere])
+    rows = [
+        (escape(each.name), f"{each.rows:,}", shown(each.accuracy), _dot(each.accuracy, ends))
+        for each in assessment.elsewhere
+    ]
+    note = "Data of other kinds, none of it learned from; rows like a training text are left out."
+    return f"<p>{note}</p>" + table(("Data", "Rows", "Accuracy", ""), rows, kind="metrics")
 
 
 def slice_verdict(assessment: Assessment) -> str:

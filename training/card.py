@@ -184,8 +184,8 @@ def _evaluation(findings: Findings) -> str:
         f"On {findings.evaluation.rows:,} test rows that were used for nothing else, with 95% bootstrap intervals. The "
         f"baseline is the same encoder, frozen, under a logistic regression. {verdict}\n\n"
         f"| metric | this model | baseline |\n|---|---:|---:|\n{rows}\n\n"
-        f"{_temperature(findings.manifest.assessment)} Texts of other domains, and texts made to mislead: "
-        f"{NOT_MEASURED}."
+        f"{_temperature(findings.manifest.assessment)} Texts made to mislead: {NOT_MEASURED}.\n\n"
+        f"{_elsewhere(findings.manifest.assessment)}"
     )
 
 
@@ -199,6 +199,17 @@ def _temperature(assessment: Assessment | None) -> str:
         f"Logits are divided by a temperature of {found.temperature:.3f}, fitted on the validation split; calibration "
         f"error without it {shown(before)}, with it {shown(after)}."
     )
+
+
+def _elsewhere(assessment: Assessment | None) -> str:
+    """Out of domain, apart from what the model learned."""
+    if assessment is None or not assessment.elsewhere:
+        return f"Texts of other domains: {NOT_MEASURED}."
+    rows = "\n".join(
+        f"| {_cell(each.name)} | {each.rows:,} | {shown(each.accuracy)} |" for each in assessment.elsewhere
+    )
+    head = "| data | rows | accuracy |\n|---|---:|---:|"
+    return f"Out of domain, on data of other kinds that was never learned:\n\n{head}\n{rows}"
 
 
 def _slices(assessment: Assessment | None) -> str:

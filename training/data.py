@@ -52,8 +52,8 @@ class Table:
 def read_table(recipe: Recipe, cache: Path, progress: Progress) -> Table:
     """Read the recipe's data. Raises DataInvalid naming column and row, or SourceUnavailable."""
     if not isinstance(recipe.data, JoinedData):
-        return _read(_Meaning(recipe.labels, recipe.data), cache, progress)
-    tables = [_read(_Meaning(recipe.labels, source), cache, progress) for source in recipe.data.sources]
+        return read_source(recipe.labels, recipe.data, cache, progress)
+    tables = [read_source(recipe.labels, source, cache, progress) for source in recipe.data.sources]
     return _joined(tables, rated_alike=bool(recipe.data.thresholds))
 
 
@@ -79,8 +79,9 @@ class _Meaning:
     data: SingleSource
 
 
-def _read(meaning: _Meaning, cache: Path, progress: Progress) -> Table:
-    data = meaning.data
+def read_source(labels: tuple[str, ...], data: SingleSource, cache: Path, progress: Progress) -> Table:
+    """Read one source. Raises as `read_table`."""
+    meaning = _Meaning(labels, data)
     if isinstance(data, PackagedData):
         return _read_packaged(meaning, data, cache, progress)
     if isinstance(data, FileData):

@@ -19,11 +19,12 @@ from training.assess import Answers, Assessed, Questions, Rows, answer, assess, 
 from training.bias import load_probes
 from training.compare import Comparison, check_labels, compare, in_order
 from training.data import read_table
+from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
 from training.finetune import quiet, run_key
 from training.folds import CrossValidation, FoldResult, check_folds, cross_validate
-from training.labelled import file_rows, held_out_rows, reading_for, recipe_of
+from training.labelled import file_rows, prepared_again, reading_for, recipe_of, rows_of
 from training.page import shown
 from training.prepare import prepare
 from training.progress import progress_on
@@ -86,10 +87,11 @@ def evaluate_model(artifact: Artifact, other: Artifact | None, asked: Asked, con
     )
     _check_other(artifact.manifest, other, asked)
     with quiet(), progress_on(console) as progress:
-        rows = _rows(artifact.manifest, asked, progress)
+        rows, elsewhere = _rows(artifact.manifest, asked, progress)
         check_columns(rows, questions)
         with _served(artifact, asked.variant) as model:
             assessed = assess(model, rows, questions, progress, temperature=_temperature(artifact.manifest))
+            assessed = assessed.beside(measure_elsewhere(model, elsewhere, progress))
         if other is None:
             return _evaluated(artifact, assessed)
         with _served(other, asked.against_variant) as model:
@@ -154,13 +156,14 @@ def _compared(
     )
 
 
-def _rows(manifest: Manifest, asked: Asked, progress: Progress) -> Rows:
+def _rows(manifest: Manifest, asked: Asked, progress: Progress) -> tuple[Rows, tuple[Rows, ...]]:
+    """The rows asked about, and with the model's own test split what its recipe lists under `elsewhere`."""
     if asked.data is None:
-        recipe = recipe_of(manifest, asked.recipe)
-        return held_out_rows(manifest, recipe, cache_dir(os.environ), progress)
-    return file_rows(
-        asked.data, reading_for(manifest, _known_recipe(manifest, asked), asked.text_column, asked.label_column)
-    )
+        recipe, cache = recipe_of(manifest, asked.recipe), cache_dir(os.environ)
+        prepared = prepared_again(manifest, recipe, cache, progress)
+        return rows_of(prepared), rows_elsewhere(recipe, prepared, cache, progress)
+    reading = reading_for(manifest, _known_recipe(manifest, asked), asked.text_column, asked.label_column)
+    return file_rows(asked.data, reading), ()
 
 
 def _known_recipe(manifest: Manifest, asked: Asked) -> Recipe | None:

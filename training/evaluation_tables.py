@@ -28,6 +28,11 @@ def model_tables(found: Evaluated) -> Iterator[RenderableType]:
         ],
     )
     yield slice_verdict(assessment)
+    if assessment.elsewhere:
+        yield _table(
+            ["out of domain", "rows", "accuracy [95%]"],
+            [[each.name, f"{each.rows:,}", shown(each.accuracy)] for each in assessment.elsewhere],
+        )
     yield from _behaviour(assessment)
     if found.comparison is not None:
         yield from _comparison(found.comparison)

@@ -61,13 +61,13 @@ def recipe_of(manifest: Manifest, given: str | None = None) -> Recipe:
         raise RecipeInvalid(f"{error.message}; give --recipe, or --data with a labelled file") from error
 
 
-def held_out_rows(manifest: Manifest, recipe: Recipe, cache: Path, progress: Progress) -> Rows:
-    """The rows that training held out, prepared anew from the same data.
+def prepared_again(manifest: Manifest, recipe: Recipe, cache: Path, progress: Progress) -> Prepared:
+    """What the artifact was trained on, prepared anew from the same data; its test split is held out.
 
     Raises EvaluationInvalid when what is prepared now is not what the artifact was trained on: then its test split
     may hold rows that were trained on.
     """
-    files = [source.path for source in recipe.sources if source.source == "file"]
+    files = [source.path for source in (*recipe.sources, *recipe.elsewhere) if source.source == "file"]
     if absent := [path for path in files if not path.is_absolute() and not path.is_file()]:
         raise EvaluationInvalid(
             f"the model was trained on a local file, {absent[0].name}, which is not here; give --recipe with "
@@ -80,7 +80,7 @@ def held_out_rows(manifest: Manifest, recipe: Recipe, cache: Path, progress: Pro
             f"{prepared.name} is not as it was when {manifest.name}:{manifest.version} was trained: its test split may "
             "hold rows the model has learned; give --data with rows that were held out"
         )
-    return rows_of(prepared)
+    return prepared
 
 
 def rows_of(prepared: Prepared) -> Rows:

@@ -42,6 +42,7 @@ from training.baseline import train_baseline
 from training.card import render_card
 from training.data import read_table
 from training.data_card import render_data_card
+from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import GateRefused, TrainingError
 from training.evaluate import Evaluation, evaluate, softmax
 from training.export import CANDIDATES, Candidate, Export, export_model
@@ -408,7 +409,8 @@ class Run:
 
     def _assess(self, judged: Manifest, gate_key: str, temperature: float | None) -> Assessment:
         """Where the default variant is weaker, for whom, and under what changes, through the serving code."""
-        key = key_of(gate_key, temperature)
+        places = [source.model_dump(mode="json") for source in self._recipe.elsewhere]
+        key = key_of(gate_key, temperature, places)
         found = self._steps.load("assess", key, Assessment)
         if found is not None:
             self._line.say("assess", worst_sentence(found))
@@ -419,7 +421,9 @@ class Run:
             try:
                 questions = Questions(perturbed_rows=_PERTURBED_ROWS)
                 rows = rows_of(self._prepared)
-                found = assess(model, rows, questions, self._line.progress, temperature=temperature).assessment
+                assessed = assess(model, rows, questions, self._line.progress, temperature=temperature)
+                elsewhere = rows_elsewhere(self._recipe, self._prepared, self._line.cache, self._line.progress)
+                found = assessed.beside(measure_elsewhere(model, elsewhere, self._line.progress)).assessment
             finally:
                 model.close()
             said.append(worst_sentence(found))
@@ -528,6 +532,9 @@ def public_recipe(recipe: Recipe) -> dict[str, Any]:
     """The recipe for the manifest: a folder on the machine that trained is nobody else's business, its name may be."""
     values: dict[str, Any] = recipe.model_dump(mode="json", exclude={"tune", "track"})
     values["data"] = with_paths(recipe.data, lambda path: Path(path.name)).model_dump(mode="json")
+    values["elsewhere"] = [
+        with_paths(source, lambda path: Path(path.name)).model_dump(mode="json") for source in recipe.elsewhere
+    ]
     if recipe.encoder.source == "folder":
         values["encoder"]["name"] = Path(recipe.encoder.name).name
     return values

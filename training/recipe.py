@@ -259,6 +259,9 @@ class Recipe(_Part):
     prepare: PrepareSection = PrepareSection()
     split: SplitFractions = SplitFractions()
     training: TrainingSection = TrainingSection()
+    elsewhere: tuple[Annotated[SingleSource, Field(discriminator="source")], ...] = Field(
+        (), description="Data of other kinds, never learned from: the finished model is measured on each, apart."
+    )
     gate: GateSection = GateSection()
     card: CardSection = CardSection()
     tune: TuneSection = TuneSection()
@@ -268,7 +271,7 @@ class Recipe(_Part):
     def _labels_make_sense(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: the same label twice")
-        for source in self.sources:
+        for source in (*self.sources, *self.elsewhere):
             _check_thresholds(self.labels, source)
         weights = self.training.class_weights
         if isinstance(weights, dict) and set(weights) != set(self.labels):
@@ -279,7 +282,7 @@ class Recipe(_Part):
 
     @property
     def sources(self) -> tuple[SingleSource, ...]:
-        """The sources of the rows: one, unless several are joined."""
+        """The sources of the rows to learn from: one, unless several are joined."""
         return self.data.sources if isinstance(self.data, JoinedData) else (self.data,)
 
 
@@ -339,6 +342,7 @@ def _read(name_or_path: str | Path) -> tuple[Path, str]:
 def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     updates: dict[str, Any] = {}
     updates["data"] = with_paths(recipe.data, lambda path: folder / path.expanduser())
+    updates["elsewhere"] = tuple(with_paths(data, lambda path: folder / path.expanduser()) for data in recipe.elsewhere)
     if recipe.encoder.source == "folder":
         anchored = str(folder / Path(recipe.encoder.name).expanduser())
         updates["encoder"] = recipe.encoder.model_copy(update={"name": anchored})

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+from artifact.manifest import Estimate, SliceResult
 from tests.training import tiny
 from tests.training.findings import REASON, assessment, findings
 from training.card import render_card
@@ -67,6 +68,15 @@ def test_an_assessment_fills_the_tables() -> None:
     assert "temperature of 1.500" in body
     assert "neutral sentence moved a score by up to 0.41 (pets)." in body
     assert "without it 0.090 (0.070 to 0.110), with it 0.040 (0.030 to 0.060)" in body
+
+
+def test_what_is_out_of_domain_is_stated_apart() -> None:
+    found = findings()
+    elsewhere = (SliceResult(by="elsewhere", name="Tweets", rows=4, accuracy=Estimate(value=0.5, low=0.2, high=0.8)),)
+    changed = assessment().model_copy(update={"elsewhere": elsewhere})
+    _, body = card(manifest=found.manifest.model_copy(update={"assessment": changed}))
+    assert "Out of domain, on data of other kinds that was never learned" in body
+    assert "| Tweets | 4 | 0.500 (0.200 to 0.800) |" in body
 
 
 def test_without_an_assessment_nothing_is_claimed() -> None:

@@ -14,7 +14,7 @@ from tests.training import tiny
 from tests.training.findings import findings
 from training.data import read_table
 from training.errors import DataInvalid, EvaluationInvalid, RecipeInvalid, SourceUnavailable
-from training.labelled import Reading, file_rows, held_out_rows, reading_for, recipe_of, rows_of
+from training.labelled import Reading, file_rows, prepared_again, reading_for, recipe_of, rows_of
 from training.prepare import Split, prepare
 from training.recipe import Band, Recipe, load_recipe
 
@@ -110,7 +110,7 @@ def test_of_several_sources_the_first_names_the_columns() -> None:
     recipe = tiny.recipe(data={"source": "joined", "sources": [one, {"source": "file", "path": "b.csv"}]})
     assert reading_for(findings().manifest, recipe).text_column == "review"
     with pytest.raises(EvaluationInvalid, match=r"local file, a\.csv, which is not here"):
-        held_out_rows(findings().manifest, recipe, Path(), Progress())
+        prepared_again(findings().manifest, recipe, Path(), Progress())
 
 
 def test_a_joined_test_split_names_its_sources() -> None:
@@ -146,22 +146,22 @@ def trained_on(recipe: Recipe, cache: Path, progress: Progress, **changes: objec
 
 def test_the_test_split_is_the_one_that_was_held_out(recipe: Recipe, cache: Path, progress: Progress) -> None:
     manifest = trained_on(recipe, cache, progress)
-    rows = held_out_rows(manifest, recipe, cache, progress)
+    again = prepared_again(manifest, recipe, cache, progress)
     prepared = prepare(read_table(recipe, cache, progress), recipe, progress)
-    assert rows.texts == prepared.test.texts
-    assert rows_of(prepared).labels.tolist() == rows.labels.tolist()
+    assert rows_of(again).texts == prepared.test.texts
+    assert rows_of(again).labels.tolist() == prepared.test.labels.tolist()
 
 
 def test_changed_data_is_not_held_out_any_more(recipe: Recipe, cache: Path, progress: Progress) -> None:
     manifest = trained_on(recipe, cache, progress, data_fingerprint="sha256:another")
     with pytest.raises(EvaluationInvalid, match="may hold rows the model has learned; give --data"):
-        held_out_rows(manifest, recipe, cache, progress)
+        prepared_again(manifest, recipe, cache, progress)
 
 
 def test_a_local_file_that_is_elsewhere_is_asked_for(cache: Path, progress: Progress) -> None:
     recipe = tiny.recipe(data={"source": "file", "path": "nowhere.csv"})
     with pytest.raises(EvaluationInvalid, match=r"local file, nowhere\.csv, which is not here; give --recipe"):
-        held_out_rows(findings().manifest, recipe, cache, progress)
+        prepared_again(findings().manifest, recipe, cache, progress)
 
 
 def test_a_manifest_without_a_usable_recipe_says_what_to_give() -> None:

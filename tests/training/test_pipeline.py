@@ -266,8 +266,10 @@ def test_local_folders_stay_out_of_the_recipe_that_is_published() -> None:
 
 def test_the_folders_of_joined_files_stay_out_too() -> None:
     sources = [{"source": "file", "path": "/somewhere/secret/a.csv"}, {"source": "packaged", "name": "x"}]
-    values = public_recipe(tiny.recipe(data={"source": "joined", "sources": sources}))
+    elsewhere = [{"source": "file", "path": "/somewhere/secret/b.csv"}]
+    values = public_recipe(tiny.recipe(data={"source": "joined", "sources": sources}, elsewhere=elsewhere))
     assert values["data"]["sources"][0]["path"] == "a.csv"
+    assert values["elsewhere"][0]["path"] == "b.csv"
     assert parse_recipe(values).sources[1].source == "packaged"
 
 
