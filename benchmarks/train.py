@@ -38,23 +38,17 @@ from rich.progress import Progress
 from artifact.errors import SlipwayError
 from artifact.files import cache_dir
 from benchmarks import machine
+from training.classifier import load_model, load_tokenizer, max_input_tokens, predict_logits
 from training.data import read_table
 from training.evaluate import evaluate, paired_accuracy_difference, softmax
-from training.finetune import (
-    fine_tune,
-    load_model,
-    load_tokenizer,
-    max_input_tokens,
-    new_trainer,
-    parameter_groups,
-    predict_logits,
-    quiet,
-    soft_cross_entropy,
-)
+from training.finetune import fine_tune, new_trainer
+from training.optimize import parameter_groups
 from training.prepare import Prepared, prepare
 from training.progress import progress_on
+from training.quiet import quiet
 from training.recipe import Recipe, load_recipe
 from training.sources import EncoderFolder, fetch_encoder
+from training.targets import soft_cross_entropy
 
 # get_length_grouped_indices sorts this many batches at a time, longest first.
 STEPS: Final = 50

@@ -106,8 +106,8 @@ def _export(checkpoint: Path, target: Path) -> None:
     import torch
     from onnxruntime.transformers.optimizer import optimize_model
 
+    from training.classifier import load_model, load_tokenizer
     from training.export import Logits, expected_warnings, input_names, random_feed
-    from training.finetune import load_model, load_tokenizer
 
     model: Any = load_model(checkpoint, attention="eager").float().cpu()
     names = input_names(model, load_tokenizer(checkpoint))

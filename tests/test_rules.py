@@ -102,7 +102,7 @@ def texts() -> dict[Path, str]:
     found = {}
     for folder, folders, names in os.walk(ROOT):
         folders[:] = sorted(set(folders) - NOT_OURS - {name for name in folders if name.endswith(MADE)})
-        for path in (Path(folder, name) for name in sorted(names)):
+        for path in (Path(folder, name) for name in sorted(set(names) - NOT_OURS)):
             if path.suffix in TEXT and path.is_file() and path.stat().st_size < 1 << 20:
                 found[path.relative_to(ROOT)] = path.read_text(encoding="utf-8")
     return found

@@ -12,9 +12,10 @@ from rich.progress import Progress
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from training.classifier import load_tokenizer, max_input_tokens
 from training.evaluate import Evaluation, evaluate
-from training.finetune import load_tokenizer, max_input_tokens, quiet
 from training.prepare import Prepared
+from training.quiet import quiet
 from training.recipe import Recipe
 from training.sources import EncoderFolder
 

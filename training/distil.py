@@ -17,7 +17,8 @@ from rich.progress import Progress
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from training.errors import FineTuneFailed
-from training.finetune import choose_precision, parameter_groups
+from training.optimize import parameter_groups
+from training.precision import choose_precision
 from training.recipe import TrainingSection
 
 Floats = npt.NDArray[np.float32]

@@ -22,12 +22,13 @@ from training.data import read_table
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
-from training.finetune import quiet, run_key
 from training.folds import CrossValidation, FoldResult, check_folds, cross_validate
+from training.keys import run_key
 from training.labelled import file_rows, prepared_again, reading_for, recipe_of, rows_of
 from training.page import shown
 from training.prepare import prepare
 from training.progress import progress_on
+from training.quiet import quiet
 from training.recipe import Recipe, load_recipe
 from training.sources import fetch_encoder
 from training.steps import only_user

@@ -31,9 +31,9 @@ from rich.progress import Progress
 from tokenizers import Tokenizer
 
 from artifact.manifest import TensorSpec, TextPreprocessing, Variant
+from training.classifier import load_model, load_tokenizer
 from training.errors import TrainingError
 from training.evaluate import softmax
-from training.finetune import load_model, load_tokenizer
 from training.graph import data_of, rewrite, save_graph, split_skip_layer_norm
 from training.rowwise import quantize_rowwise
 from training.surgery import KEPT_HEADS

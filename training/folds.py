@@ -23,11 +23,14 @@ from rich.progress import Progress
 
 from artifact.manifest import Estimate
 from training.baseline import classify, embed
+from training.classifier import load_model, load_tokenizer, predict_logits
 from training.errors import DataInvalid, EvaluationInvalid
 from training.evaluate import Evaluation, evaluate, softmax
-from training.finetune import fine_tune, load_model, load_tokenizer, predict_logits, quiet, run_key
+from training.finetune import fine_tune
 from training.intervals import mean_over_folds
+from training.keys import run_key
 from training.prepare import Prepared, Split
+from training.quiet import quiet
 from training.recipe import Recipe
 from training.sources import EncoderFolder
 from training.steps import Steps, key_of

@@ -40,28 +40,21 @@ from inference.model import Model
 from training.assess import Questions, assess, worst_sentence
 from training.baseline import train_baseline
 from training.card import render_card
+from training.classifier import load_model, load_tokenizer, predict_logits
 from training.data import read_table
 from training.data_card import render_data_card
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import GateRefused, TrainingError
 from training.evaluate import Evaluation, evaluate, softmax
 from training.export import CANDIDATES, Candidate, Export, export_model
-from training.finetune import (
-    FineTuned,
-    encoder_digest,
-    fine_tune,
-    load_model,
-    load_tokenizer,
-    predict_logits,
-    quiet,
-    run_key,
-    weights_digest,
-)
+from training.finetune import FineTuned, fine_tune
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
+from training.keys import encoder_digest, run_key, weights_digest
 from training.labelled import rows_of
 from training.page import shown
 from training.prepare import Prepared, cleaned_as, prepare
 from training.progress import progress_on
+from training.quiet import quiet
 from training.recipe import Recipe, load_recipe, with_paths
 from training.reference import reference_of
 from training.report import Findings, beats_baseline, render_report

@@ -22,21 +22,15 @@ from artifact.files import cache_dir
 from artifact.manifest import Golden, Provenance
 from artifact.repository import Artifact
 from inference.tasks.transforms import Cleaner
+from training.classifier import load_model, load_tokenizer, predict_logits
 from training.errors import RecipeInvalid, TrainingError
 from training.evaluate import Floats, as_plain, evaluate, softmax
-from training.finetune import (
-    FineTuned,
-    encoder_digest,
-    fine_tune,
-    load_model,
-    load_tokenizer,
-    predict_logits,
-    quiet,
-    weights_digest,
-)
+from training.finetune import FineTuned, fine_tune
+from training.keys import encoder_digest, weights_digest
 from training.pipeline import ROOT, Line, cpu_name, git_commit, libraries
 from training.prepare import Prepared
 from training.progress import progress_on
+from training.quiet import quiet
 from training.recipe import AnyData, Encoder, FileData, Recipe, parse_recipe, with_paths
 from training.sources import EncoderFolder, no_telemetry
 from training.steps import key_of, only_user

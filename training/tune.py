@@ -32,11 +32,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from artifact.files import cache_dir, write_atomically
+from training.classifier import load_model, load_tokenizer
 from training.errors import RecipeInvalid, TrainingError
-from training.finetune import CurvePoint, FineTuned, fine_tune, load_model, load_tokenizer, quiet, run_key
+from training.finetune import CurvePoint, FineTuned, fine_tune
+from training.keys import run_key
 from training.pipeline import Line
 from training.prepare import Prepared
 from training.progress import progress_on
+from training.quiet import quiet
 from training.recipe import Recipe, Search, TuneSection, parse_recipe, with_paths
 from training.sources import fetch_encoder, no_telemetry
 from training.steps import key_of, only_user

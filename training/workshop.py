@@ -13,12 +13,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from training import surgery
 from training.candidates import Candidate, Step
+from training.classifier import load_model, load_tokenizer, predict_logits
 from training.distil import Batch, Lesson, encode, padded, teach
 from training.export import input_names
-from training.finetune import FineTuned, load_model, load_tokenizer, predict_logits, soft_targets
+from training.finetune import FineTuned
 from training.pipeline import Opened, weights_key
 from training.prepare import Cleaning, Split
 from training.steps import Steps, key_of
+from training.targets import soft_targets
 from training.temperature import best_temperature, divide_logits
 
 Floats = NDArray[np.float32]

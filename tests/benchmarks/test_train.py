@@ -41,7 +41,7 @@ def steps_of_an_epoch(material: Material) -> int:
 
 def test_ours_is_the_trainer_of_fine_tune_and_plain_is_transformers_own(material: Material) -> None:
     ours, plain = our_trainer(material.changed(precision="bf16")), plain_trainer(material.changed(precision="bf16"))
-    assert type(ours).__module__ == "training.finetune"
+    assert type(ours).__module__ == "training.trainer"
     assert type(plain) is transformers.Trainer
     assert (ours.args.bf16, plain.args.bf16) == (True, False)
     assert isinstance(plain._get_train_sampler(), torch.utils.data.RandomSampler)

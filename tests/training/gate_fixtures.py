@@ -16,10 +16,11 @@ from rich.progress import Progress
 
 from artifact.manifest import GOLDEN, FileRecord, GateResult, Limits, Manifest, Provenance, Variant
 from tests.training import tiny
+from training.classifier import load_model, load_tokenizer, predict_logits
 from training.evaluate import softmax
 from training.export import Export, export_model
-from training.finetune import load_model, load_tokenizer, predict_logits, quiet
 from training.gate import Floors, Trial
+from training.quiet import quiet
 
 LABELS = ("negative", "positive")
 ROWS = 80

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from tests.training import tiny
+from training.classifier import load_tokenizer, predict_logits
 from training.distil import Lesson, encode, padded, teach
 from training.errors import FineTuneFailed
-from training.finetune import load_tokenizer, predict_logits
 from training.recipe import TrainingSection
 from training.sources import EncoderFolder
 from training.surgery import zero_weights

@@ -14,11 +14,12 @@ from tokenizers import Tokenizer
 
 import training.export
 from tests.training.gate_fixtures import Tiny, tiny_model
+from training.classifier import load_model
 from training.errors import TrainingError
 from training.evaluate import softmax
 from training.export import Candidate, Export, Sources, expected_warnings, export_model, random_feed
-from training.finetune import load_model, quiet
 from training.graph import data_of
+from training.quiet import quiet
 
 
 @pytest.fixture(scope="module")

@@ -5,21 +5,21 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import transformers
 from rich.progress import Progress
 from safetensors.numpy import load_file
 
 from tests.training import tiny
 from training import finetune
+from training.classifier import load_model, load_tokenizer, predict_logits
 from training.errors import FineTuneFailed, RecipeInvalid, SourceUnavailable
-from training.finetune import fine_tune, load_model, load_tokenizer, predict_logits, run_key
-from training.prepare import Prepared, Split, prepare
+from training.finetune import fine_tune
+from training.precision import cpu_has_bf16
+from training.prepare import Prepared, prepare
 from training.sources import EncoderFolder
 from training.temperature import best_temperature, divide_logits
 
@@ -205,7 +205,7 @@ def test_early_stopping_ends_a_run_that_gets_no_better(
     assert stopped.steps < 40 * 13
 
 
-@pytest.mark.skipif(not finetune.cpu_has_bf16(), reason="this CPU has no bf16")
+@pytest.mark.skipif(not cpu_has_bf16(), reason="this CPU has no bf16")
 def test_bf16_trains_and_is_written_as_fp32(
     prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
 ) -> None:
@@ -248,14 +248,6 @@ def test_an_encoder_that_cannot_be_loaded_is_named(prepared: Prepared, tmp_path:
         fine_tune(tiny.recipe(), prepared, EncoderFolder(folder, "broken", "", ""), tmp_path / "run", progress)
 
 
-def test_predictions_do_not_depend_on_order_or_batch(finished: finetune.FineTuned, prepared: Prepared) -> None:
-    model, tokenizer = load_model(finished.model_dir), load_tokenizer(finished.model_dir)
-    texts = prepared.test.texts[:7]
-    together = predict_logits(model, tokenizer, texts, max_tokens=tiny.MAX_TOKENS)
-    alone = predict_logits(model, tokenizer, texts[::-1], max_tokens=tiny.MAX_TOKENS, batch_size=1)[::-1]
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-
-
 def test_the_head_is_calibrated_on_the_validation_split(finished: finetune.FineTuned, prepared: Prepared) -> None:
     """What is saved is already at the best temperature, so fitting once more finds 1."""
     model, tokenizer = load_model(finished.model_dir), load_tokenizer(finished.model_dir)
@@ -279,85 +271,6 @@ def test_a_model_trained_in_bf16_is_calibrated_in_fp32(
     tuned = fine_tune(tiny.recipe(training__precision="bf16"), prepared, encoder, tmp_path / "run", progress)
     assert coarse == [False]
     assert tuned.temperature != 1.0
-
-
-def test_layers_below_learn_more_slowly(encoder: EncoderFolder) -> None:
-    model = finetune._load_encoder(encoder, tiny.recipe())[0]
-    section = tiny.recipe(training__layer_decay=0.5, training__learning_rate=0.8).training
-    groups = finetune.parameter_groups(model, section)
-    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
-    by_name = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
-    assert by_name["classifier.weight"] == by_name["bert.pooler.dense.weight"] == 0.8
-    assert by_name["bert.encoder.layer.1.output.dense.weight"] == pytest.approx(0.4)
-    assert by_name["bert.encoder.layer.0.output.dense.weight"] == pytest.approx(0.2)
-    assert by_name["bert.embeddings.word_embeddings.weight"] == pytest.approx(0.1)
-    plain = {id(parameter) for group in groups if group["weight_decay"] == 0 for parameter in group["params"]}
-    assert id(model.classifier.bias) in plain
-    assert id(model.classifier.weight) not in plain
-
-
-RATED = Split(("a", "b", "c"), np.array([0, 1, 1]), np.array([-2.0, 0.5, 4.0]))
-THRESHOLDS = {"negative": {"at_most": -0.5}, "positive": {"at_least": 0.5}}
-
-
-def test_targets_follow_the_ratings() -> None:
-    recipe = tiny.recipe(data__thresholds=THRESHOLDS, training__rating_sharpness=1.0)
-    targets = finetune.soft_targets(RATED, recipe)
-    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(targets[:, 1], 1 / (1 + np.exp([2.0, -0.5, -4.0])), atol=1e-6)
-
-
-def test_a_row_that_nobody_rated_keeps_its_label() -> None:
-    recipe = tiny.recipe(data__thresholds=THRESHOLDS, training__rating_sharpness=1.0)
-    split = Split(("a", "b"), np.array([0, 1]), np.array([np.nan, 0.5]))
-    np.testing.assert_allclose(finetune.soft_targets(split, recipe)[:, 1], [0, 1 / (1 + np.exp(-0.5))], atol=1e-6)
-
-
-def test_targets_follow_a_scale_that_is_neither_centred_nor_upward() -> None:
-    stars = {"negative": {"at_least": 4}, "positive": {"at_most": 2}}
-    recipe = tiny.recipe(data__thresholds=stars, training__rating_sharpness=1.0)
-    rated = Split(("a", "b"), np.array([0, 1]), np.array([5.0, 2.0]))
-    np.testing.assert_allclose(finetune.soft_targets(rated, recipe)[:, 1], 1 / (1 + np.exp([2.0, -1.0])), atol=1e-6)
-
-
-def test_label_smoothing_spreads_part_of_each_target() -> None:
-    targets = finetune.soft_targets(RATED, tiny.recipe(training__label_smoothing=0.2))
-    np.testing.assert_allclose(targets, [[0.9, 0.1], [0.1, 0.9], [0.1, 0.9]], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("weights", "expected"),
-    [(None, [1, 1, 1]), ("balanced", [1.5, 0.75, 0.75]), ({"negative": 4, "positive": 1}, [2, 0.5, 0.5])],
-)
-def test_rows_weigh_what_their_label_does_and_one_on_average(weights: object, expected: list[float]) -> None:
-    targets = finetune.soft_targets(RATED, tiny.recipe(training__class_weights=weights))
-    np.testing.assert_allclose(targets.sum(axis=1), expected, atol=1e-6)
-    np.testing.assert_allclose(targets.argmax(axis=1), RATED.labels)
-
-
-def test_the_loss_is_cross_entropy() -> None:
-    logits = torch.tensor([[2.0, -1.0], [0.5, 0.25]])
-    hard = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    expected = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
-    assert finetune.soft_cross_entropy({"logits": logits}, hard) == pytest.approx(expected.item())
-    assert finetune.soft_cross_entropy({"logits": logits}, hard, 8) == pytest.approx(expected.item() / 2)
-
-
-def test_a_wanted_precision_is_not_second_guessed(encoder: EncoderFolder) -> None:
-    model = finetune._load_encoder(encoder, tiny.recipe())[0]
-    assert finetune.choose_precision("fp32", model) == "fp32"
-    assert finetune.choose_precision("auto", model) in {"fp32", "bf16", "fp16"}
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_roberta_loses_two_positions_to_padding() -> None:
-    import transformers
-
-    config = transformers.RobertaConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=34
-    )
-    model = transformers.RobertaForSequenceClassification(config)
-    assert finetune.max_input_tokens(model, transformers.BertTokenizerFast()) == 32
 
 
 def _bytes_of(run: finetune.FineTuned) -> bytes:
@@ -398,13 +311,3 @@ def test_more_layers_than_there_are_are_refused(
     recipe = tiny.recipe(**{f"training__{field}": 3})
     with pytest.raises(RecipeInvalid, match=rf"training\.{field}: 3, but the encoder has 2"):
         fine_tune(recipe, prepared, encoder, tmp_path, progress)
-
-
-def test_fields_that_came_later_leave_the_keys_of_earlier_runs_alone(prepared: Prepared) -> None:
-    """The first key was made before those fields existed."""
-    as_it_was = replace(prepared, fingerprint="sha256:0")
-    assert run_key(tiny.recipe(), as_it_was) == "cf204b3265504e2382ba3eed22955d7551e559ae3b17e94803effae0b399adf9"
-    others = [{"class_weights": "balanced"}, {"optimizer": "sgd"}, {"dropout": 0.1}, {"frozen_layers": 1}]
-    others.append({"encoder_layers": 1})
-    keys = {run_key(tiny.recipe(training=change), as_it_was) for change in others}
-    assert len(keys) == len(others)

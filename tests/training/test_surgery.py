@@ -9,8 +9,8 @@ import transformers
 from transformers import PreTrainedModel
 
 from training import surgery
+from training.classifier import load_model
 from training.errors import TrainingError
-from training.finetune import load_model
 from training.sources import EncoderFolder
 from training.surgery import Batch
 

@@ -20,6 +20,7 @@ from training.prepare import prepare
 from training.runs import RunSummary
 from training.sources import EncoderFolder
 from training.track import reporters, tracked
+from training.trainer import arguments_of
 
 SUMMARY = RunSummary(
     model="tiny",
@@ -70,7 +71,7 @@ def test_off_means_that_no_tracker_is_even_imported(encoder: EncoderFolder, tmp_
 def test_off_is_the_default_and_the_trainer_reports_to_nobody(tmp_path: Path) -> None:
     recipe = tiny.recipe()
     assert reporters(recipe.track) == []
-    arguments = finetune._arguments(recipe.training, "fp32", tmp_path, 100, reporters(recipe.track))
+    arguments = arguments_of(recipe.training, "fp32", tmp_path, 100, reporters(recipe.track))
     assert arguments.report_to == []
     assert "track" not in public_recipe(recipe)
 

@@ -12,8 +12,9 @@ from rich.progress import Progress
 
 from tests.training import tiny
 from training.candidates import parse
+from training.classifier import load_model
 from training.errors import TrainingError
-from training.finetune import fine_tune, load_model
+from training.finetune import fine_tune
 from training.pipeline import Line, Opened
 from training.prepare import prepare
 from training.sources import EncoderFolder

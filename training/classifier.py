@@ -1,0 +1,90 @@
+"""A classifier in the hub's layout: read back from its folder, and asked for its logits by torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from rich.progress import Progress
+
+from training.surgery import is_cut, load_cut
+
+Attention = Literal["eager", "sdpa"]
+_UNBOUNDED_TOKENS: Final = 100_000
+_FALLBACK_TOKENS: Final = 512
+
+
+def load_model(model_dir: Path, attention: Attention | None = "eager") -> transformers.PreTrainedModel:
+    """The classifier in `model_dir`, fp32, in evaluation mode. `eager` attention is what exporters trace best."""
+    if is_cut(model_dir):
+        return load_cut(model_dir, attention)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        model_dir, attn_implementation=attention, dtype=torch.float32, local_files_only=True, use_safetensors=True
+    )
+    return model.eval()
+
+
+def load_tokenizer(model_dir: Path) -> transformers.PreTrainedTokenizerFast:
+    """The fast tokenizer in `model_dir`, without the padding or truncation it may have been saved with."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir, use_fast=True, local_files_only=True)
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def predict_logits(
+    model: transformers.PreTrainedModel,
+    tokenizer: transformers.PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    *,
+    max_tokens: int,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float32]:
+    """Logits of shape (texts, labels), by torch: the reference that every exported variant is held against."""
+    encoded = tokenised(tokenizer, texts, max_tokens)
+    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]["input_ids"]))
+    logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
+    task = progress.add_task("Predicting", total=len(texts)) if progress else None
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            logits[chosen] = model(**batch).logits.float().cpu().numpy()
+        if progress and task is not None:
+            progress.update(task, completed=start + len(chosen))
+    if progress and task is not None:
+        progress.remove_task(task)
+    return logits
+
+
+def max_input_tokens(model: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerFast) -> int:
+    """Positions the encoder really has, special tokens included.
+
+    The tokenizer's own figure is only believed where the model names none: sentence encoders set it lower than need be.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        return positions - _positions_lost_to_padding(model)
+    own: int = tokenizer.model_max_length
+    return own if 0 < own < _UNBOUNDED_TOKENS else _FALLBACK_TOKENS
+
+
+def tokenised(
+    tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str], max_tokens: int
+) -> list[dict[str, list[int]]]:
+    """What the model is asked with, one mapping per text, cut at `max_tokens` and not padded."""
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)
+    names = list(encoded.keys())
+    return [dict(zip(names, values, strict=True)) for values in zip(*(encoded[name] for name in names), strict=True)]
+
+
+def _positions_lost_to_padding(model: transformers.PreTrainedModel) -> int:
+    """RoBERTa and its kin number positions from padding_idx + 1, so two of their 514 are never used."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
