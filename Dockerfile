@@ -16,8 +16,9 @@ RUN python3 -m venv --without-pip /opt/slipway
 COPY pyproject.toml ./
 RUN python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > serve.txt \
  && python3 -m pip --python /opt/slipway/bin/python install --no-compile -r serve.txt
-COPY README.md LICENSE cli.py ./
+COPY README.md LICENSE ./
 COPY artifact artifact
+COPY cli cli
 COPY inference inference
 COPY service service
 RUN python3 -m pip --python /opt/slipway/bin/python install --no-compile --no-deps .
@@ -34,7 +35,7 @@ RUN python3 -m pip --python /opt/slipway/bin/python uninstall -q -y \
  && find "$site" -name '*.pyi' -delete
 # Byte code only for what a start imports: all of it would be 40 MB, none of it a second at every start. -I: the installed
 # copy, not the one in /src, and with byte code whatever the environment says. By its path: `python3` stays the one with pip.
-RUN /opt/slipway/bin/python -I -c "import cli, service.supervisor, service.server, inference.backends.onnx, uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl, anyio._backends._asyncio" \
+RUN /opt/slipway/bin/python -I -c "import cli.app, service.supervisor, service.server, inference.backends.onnx, uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl, anyio._backends._asyncio" \
  && /opt/slipway/bin/python -I -m cli serve --help > /dev/null \
  && ! /opt/slipway/bin/python -c "import torch" 2> /dev/null
 

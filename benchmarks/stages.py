@@ -51,7 +51,7 @@ def stages(repository: Path, model: str, variant: str | None) -> Iterator[tuple[
     import tokenizers  # noqa: F401
 
     yield "numpy, onnxruntime, tokenizers", look()
-    import cli  # noqa: F401
+    import cli.app  # noqa: F401
     import service.server  # noqa: F401
     from service import heap
 

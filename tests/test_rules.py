@@ -19,7 +19,7 @@ import pytest
 from artifact.errors import SlipwayError
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("artifact", "inference", "training", "service")
+PACKAGES = ("artifact", "inference", "training", "service", "cli")
 # What each package may import: itself, other packages of ours, and these libraries besides the standard one.
 MAY_IMPORT = {
     "artifact": {"artifact", "pydantic"},
@@ -36,6 +36,8 @@ LAYERS = {
     " calibration engines",
     "service": "errors config heap logs link door drift metrics docs bridge schemas registry context responses"
     " telemetry exchange direct protocol api app server supervisor",
+    "cli": "errors output options remote train tune runs explore compress serve predict evaluate bench models app"
+    " __main__",
 }
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "onnx", "training")
 # Text that people and machines read, besides Python. shared/ and run folders are not part of the repository.
@@ -54,7 +56,7 @@ ADAPTED = {"slipway_queue_seconds_per_second"}
 @cache
 def modules() -> dict[str, Path]:
     """Dotted name to file, of everything that is installed."""
-    found = {"cli": ROOT / "cli.py"}
+    found = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             found[path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")] = path
@@ -151,12 +153,14 @@ def test_no_two_modules_need_each_other() -> None:
 
 
 def test_the_command_imports_its_halves_only_when_asked() -> None:
-    early = {top(name) for name in imports("cli", lazy=False)} - sys.stdlib_module_names
-    assert early == {"typer", "artifact"}
+    commands = [module for module in modules() if top(module) == "cli"]
+    early = {top(name) for module in commands for name in imports(module, lazy=False)} - sys.stdlib_module_names
+    assert early == {"typer", "artifact", "cli"}
 
 
 @pytest.mark.parametrize(
-    "module", ["cli", "artifact.publish", "inference.model", "service.server", "service.supervisor", "training.errors"]
+    "module",
+    ["cli.app", "artifact.publish", "inference.model", "service.server", "service.supervisor", "training.errors"],
 )
 def test_nothing_that_serves_loads_a_training_library(module: str) -> None:
     heavy = [name for name in HEAVY if name != top(module)]
@@ -202,7 +206,7 @@ def drawing(text: str) -> list[Drawn]:
 @cache
 def error_modules() -> tuple[str, ...]:
     """Where errors are defined."""
-    return (*(f"{package}.errors" for package in PACKAGES), "cli")
+    return tuple(f"{package}.errors" for package in PACKAGES)
 
 
 @cache
@@ -308,10 +312,10 @@ def test_every_variable_that_is_mentioned_exists() -> None:
 
 
 def test_every_flag_of_serve_is_a_setting() -> None:
-    import cli
+    from cli.serve import serve
     from service.config import Settings
 
-    assert inspect.signature(cli.serve).parameters.keys() <= Settings.model_fields.keys()
+    assert inspect.signature(serve).parameters.keys() <= Settings.model_fields.keys()
 
 
 def metrics() -> set[str]:

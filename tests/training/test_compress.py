@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-import cli
 from artifact.manifest import Estimate
 from artifact.repository import Repository, open_artifact
+from cli.app import main
 from inference.model import Model
 from tests.training import tiny
 from tests.training.test_pareto import FP32, QUICK
@@ -188,13 +188,13 @@ def test_the_command_prints_a_table_or_json_and_says_what_it_found(
     monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(place.home / "cache"))
     command = ["compress", str(place.home / "recipe.toml"), "--run-dir", str(place.home / "run"), "--only"]
     asked = [*command, *(f"--try={name}" for name in TRIED), "--smaller=1.5", "--lose=5"]
-    assert cli.main(asked) == 0
+    assert main(asked) == 0
     said = capsys.readouterr()
     assert all(word in said.out for word in ("moved by neighbours", *TRIED, "refused: layers=7: could not be built"))
     assert " is 1.5 x smaller, at most 5 points lost; on " in said.err
-    assert cli.main([*asked, "--json"]) == 0
+    assert main([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["found"] in TRIED
-    assert cli.main([*command, f"--try={TRIED[0]}", "--smaller=90"]) == 1
+    assert main([*command, f"--try={TRIED[0]}", "--smaller=90"]) == 1
     assert "error: no candidate is 90 x smaller" in capsys.readouterr().err
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import cli
 from artifact.repository import Artifact, Repository
+from cli.app import main
 from tests.training import tiny
 from training.errors import RecipeInvalid, SourceUnavailable
 from training.pipeline import train
@@ -128,13 +128,13 @@ def test_the_exit_status_tells(
     monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(place.home / "cache"))
     where = ["--repository", f"{place.home}/models", "--encoder", f"{place.home}/encoder"]
     again = ["train", "--from", "tiny:1", *where, "--run-dir", f"{place.home}/again"]
-    assert cli.main([*again, "--data", f"{place.home}/reviews.csv"]) == 0
+    assert main([*again, "--data", f"{place.home}/reviews.csv"]) == 0
     assert "came out the same, bit for bit" in capsys.readouterr().out
-    assert cli.main([*again, "--data", f"{place.home}/reviews.csv", "--json"]) == 0
+    assert main([*again, "--data", f"{place.home}/reviews.csv", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "identical"
     changed = place.home / "changed.csv"
     changed.write_text((place.home / "reviews.csv").read_text().replace("superb", "superior"))
-    assert cli.main([*again, "--data", str(changed)]) == 1
+    assert main([*again, "--data", str(changed)]) == 1
     assert "was not trained again; what differs: data fingerprint" in capsys.readouterr().out
 
 

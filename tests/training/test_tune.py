@@ -14,7 +14,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-import cli
+from cli.app import main
 from tests.training import tiny
 from training.errors import RecipeInvalid, TrainingError
 from training.pipeline import ROOT, public_recipe
@@ -249,7 +249,7 @@ def test_a_study_is_nobody_elses_business_in_the_manifest(home: Path) -> None:
 def in_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(home / "cache"))
     monkeypatch.chdir(home)
-    return lambda *arguments: cli.main([str(argument) for argument in arguments])
+    return lambda *arguments: main([str(argument) for argument in arguments])
 
 
 def test_the_command_prints_the_trials_and_the_recipe(
