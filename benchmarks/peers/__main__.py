@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from artifact.repository import Artifact, Repository
 from benchmarks import machine, open_loop
-from benchmarks.bench import RESULTS, headline, weights
+from benchmarks.bench import RESULTS, headline
 from benchmarks.figures import sandwiched
 from benchmarks.http import (
     FULL,
@@ -32,6 +32,7 @@ from benchmarks.http import (
     Plan,
     Target,
     bodies_of,
+    closed_figures,
     cold_start_seconds,
     make_gauge,
     run_all,
@@ -41,7 +42,7 @@ from benchmarks.http import (
 )
 from benchmarks.limit import add_model_arguments, open_workload
 from benchmarks.peers.catalogue import PEERS, YARDSTICK, Peer, choose, environ_of, environment
-from benchmarks.process import free_port, running
+from benchmarks.process import free_port, running, weights
 from benchmarks.share import Peaks, measure_shares
 from benchmarks.workload import Workload, write_documents
 from benchmarks.wrk import BenchmarkError
@@ -142,12 +143,13 @@ def measure(options: argparse.Namespace, artifact: Artifact, plan: Plan, folder:
     where, probe = (options.repository, options.model), workload.short[0]
     cold = cold_start_seconds(*where, options.variant, folder, probe, plan.cold_starts)
     with slipway(*where, options.variant, folder, probe) as server:
-        variant = served_model(server, probe)["variant"]
-        gauge, _ = make_gauge(artifact, variant, workload, plan, yardstick, peaks, peers=True)
+        served = served_model(server, probe)
+        gauge, _ = make_gauge(artifact, served, workload, plan, yardstick, peaks, peers=True)
         own = Target("slipway", server, bodies_of(workload, folder), shares=gauge.shares)
         setting = Setting(artifact, workload, yardstick, encoder, peaks, gauge, plan, folder, own)
         ours = _measure_peers(setting, pythons, found)
-        about = {"title": "Slipway", "engine": gauge.limit.engine, "variant": variant, "cold_start_s": cold["median"]}
+        about = {"title": "Slipway", "engine": served["engine"], "variant": served["variant"]}
+        about["cold_start_s"] = cold["median"]
         found["slipway"] = {**about, **_measure_own(setting, ours), **weights(server.weigh())}
     return found
 
@@ -237,39 +239,18 @@ def figures_of(runs: Sequence[Mapping[str, Any]], opened: Mapping[str, Any]) -> 
     `ratio` and `cpu_over_limit` need a reference with the peer's engine and variant, which the pipeline has not.
     Bodies of many texts are not part of what all peers offer.
     """
-    loads = summarize(runs)
-    short = {str(clients): loads[f"short-{clients}"] for clients in SHORT_CLIENTS}
-    busy = {clients: found for clients, found in short.items() if clients != "1"}
-    long = {"32": loads["long-32"]}
-    everywhere = ("requests_per_second", "percent_of_peak", "p50_ms", "p99_ms", "cpu_ms_per_request")
     return {
-        "ratio": _medians(busy, "ratio"),
-        "ratio_yardstick": _medians(busy, "ratio_yardstick"),
-        "ratio_long": _medians(long, "ratio"),
-        "ratio_long_yardstick": _medians(long, "ratio_yardstick"),
-        **{name: _medians(short, name) for name in everywhere},
-        "engine_batch1_ms": _median(short["1"], "batch1_ms"),
-        "cpu_over_limit": _median(short["32"], "cpu_over_limit"),
+        **closed_figures(runs),
         "many_texts_speedup": None,
         "padded_over_real": None,
-        "padding": {name: each["padded_over_real"]["median"] for name, each in loads.items() if _padded(each)},
+        "padding": {
+            name: each["padded_over_real"]["median"]
+            for name, each in summarize(runs).items()
+            if "padded_over_real" in each
+        },
         "goodput_at_2x": opened["goodput_at_2x"],
         "open_loop": dict(opened),
     }
-
-
-def _padded(load: Mapping[str, Any]) -> bool:
-    return "padded_over_real" in load
-
-
-def _median(load: Mapping[str, Any], name: str) -> float | None:
-    return float(load[name]["median"]) if name in load else None
-
-
-def _medians(loads: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, float] | None:
-    """By clients; None when it was not measured at all."""
-    found = {clients: load[name]["median"] for clients, load in loads.items() if name in load}
-    return found or None
 
 
 _HEAD: Final = (
