@@ -6,9 +6,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -121,6 +122,40 @@ def running(
             stop(process)
 
 
+@contextmanager
+def no_longer_than(server: Server, seconds: float) -> Iterator[None]:
+    """End the server when the block takes longer, so that whatever waits for it fails. Raises BenchmarkError then."""
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        _kill(family(server.pid))
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if not over.is_set():
+            raise
+        raise BenchmarkError(_too_slow(seconds)) from error
+    finally:
+        timer.cancel()
+    if over.is_set():
+        raise BenchmarkError(_too_slow(seconds))
+
+
+def _too_slow(seconds: float) -> str:
+    return f"it was not done within {seconds:.0f} s, and was ended"
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _first_answer(
     process: "subprocess.Popen[bytes]",
     port: int,
@@ -165,11 +200,7 @@ def stop(process: "subprocess.Popen[bytes]", *, grace_seconds: float = 15) -> No
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             continue
-    for pid in left & set(_session(process.pid)):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    _kill(left & set(_session(process.pid)))
 
 
 def free_port() -> int:

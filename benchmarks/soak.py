@@ -3,9 +3,9 @@
     python -m benchmarks.soak --minutes 30
 
 Prints the slopes after the settling part of the run, in MB and files per hour. A run of the full length keeps its
-samples in benchmarks/results/, a shorter one only in the folder that --results names. Fails when a request was lost (no answer, or an error) or open files kept growing; never on a
-speed, so a refusal (429, 503, 504) is counted and nothing more. Nor on memory: its slope over one minute is mostly
-noise, over thirty it is not.
+samples in benchmarks/results/, a shorter one only in the folder that --results names. Fails when a request was lost
+(no answer, or an error) or open files kept growing; never on a speed, so a refusal (429, 503, 504) is counted and
+nothing more. Nor on memory: its slope over one minute is mostly noise, over thirty it is not.
 """
 
 import argparse
