@@ -55,8 +55,12 @@ from inference.layout import read_cpu
 
 _ROOT: Final = Path(__file__).parents[2]
 _ENVIRONMENTS: Final = _ROOT / "build" / "peers"
+_YARDSTICK_CACHE: Final = _ROOT / "build" / "yardsticks"
 _KEPT: Final = _ROOT / "build" / "peers-measured"
 LOADS: Final = (*(("short", clients) for clients in SHORT_CLIENTS), ("long", 32))
+# How long a server may take to answer for the first time: under measurement, and where nothing is timed.
+_START_SECONDS: Final = 120.0
+_PATIENT_START_SECONDS: Final = 600.0
 # What only Slipway's interface offers: many texts in a body.
 _MIXED: Final = (("mixed", 1), ("mixed", 4))
 
@@ -156,7 +160,7 @@ def install_and_try(options: argparse.Namespace, artifact: Artifact, folder: Pat
     material = prepare(options, artifact, folder, pythons)
     for peer in (peer for peer in PEERS if peer.name in pythons):
         try:
-            with serving(material, peer, pythons[peer.name]) as (server, _):
+            with serving(material, peer, pythons[peer.name], _PATIENT_START_SECONDS) as (server, _):
                 found["answered"][peer.name] = round(server.first_answer_seconds, 1)
                 print(f"{peer.title} answered {server.first_answer_seconds:.1f} s after its start", flush=True)
         except BenchmarkError as error:
@@ -168,7 +172,7 @@ def install_and_try(options: argparse.Namespace, artifact: Artifact, folder: Pat
 def prepare(options: argparse.Namespace, artifact: Artifact, folder: Path, pythons: Mapping[str, Path]) -> Material:
     """The texts, and the models that the peers serve. Raises BenchmarkError."""
     workload = open_workload(artifact, options.texts)
-    yardstick = build_yardstick(artifact, folder, options.checkpoint)
+    yardstick = build_yardstick(artifact, _YARDSTICK_CACHE, options.checkpoint)
     encoder = _encoder_folder(options.checkpoint, folder) if "fastapi-pipeline" in pythons else None
     return Material(artifact, workload, yardstick, encoder, folder)
 
@@ -255,7 +259,9 @@ def _beside(setting: Setting, peer: Peer, python: Path) -> tuple[list[dict[str, 
 
 
 @contextmanager
-def serving(material: Material, peer: Peer, python: Path) -> Iterator[tuple[Server, Path]]:
+def serving(
+    material: Material, peer: Peer, python: Path, start_seconds: float = _START_SECONDS
+) -> Iterator[tuple[Server, Path]]:
     """A running peer that has answered once, and the folder in which it counts tokens. Raises BenchmarkError."""
     folder, port = material.folder / peer.name, free_port()
     counts = folder / "counts"
@@ -266,9 +272,15 @@ def serving(material: Material, peer: Peer, python: Path) -> Iterator[tuple[Serv
     environ = environ_of(peer, *paths, port, counts, _ROOT)
     probe = json.dumps(peer.body(material.workload.short[0])).encode()
     with running(
-        peer.command(python, port), port=port, path=peer.path, probe=probe, log=folder / "log", environ=environ,
+        peer.command(python, port),
+        port=port,
+        path=peer.path,
+        probe=probe,
+        log=folder / "log",
+        environ=environ,
         folder=folder,
-    ) as server:  # fmt: skip
+        start_seconds=start_seconds,
+    ) as server:
         yield server, counts
 
 

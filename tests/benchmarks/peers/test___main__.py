@@ -171,6 +171,19 @@ def test_a_peer_is_started_with_what_it_needs_and_tried(material: Material) -> N
         assert counts.is_dir()
 
 
+def test_installing_tries_every_server_once_and_measures_nothing(
+    material: Material, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers, "PEERS", (Double("bad", "Bad"), Double("good", "Good")))
+    monkeypatch.setattr(peers, "install", lambda *_: PYTHONS)
+    monkeypatch.setattr(peers, "prepare", lambda *_: material)
+    repository = str(material.folder / "models")
+    assert peers.main(["--repository", repository, "--install"]) == 1
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["answered"].keys() == {"good"}
+    assert found["failed"].keys() == {"bad"}
+
+
 @pytest.fixture
 def setting(material: Material, monkeypatch: pytest.MonkeyPatch) -> Setting:
     """Of two peers: `good`, whose measurement is not made but given, and `bad`."""
@@ -231,3 +244,20 @@ def test_arguments_are_those_of_every_benchmark() -> None:
     options = peers._parser().parse_args(["--quick", "mosec"])
     assert isinstance(options, argparse.Namespace)
     assert (options.quick, options.peers, options.model) == (True, ["mosec"], "sentiment")
+    assert (options.minutes, options.resume, options.install) == (None, False, False)
+
+
+def test_the_command_in_the_results_says_which_plan_it_was() -> None:
+    parse = peers._parser().parse_args
+    assert peers._flags(parse(["--minutes", "30", "mosec"])) == " --minutes 30"
+    assert peers._flags(parse(["--quick"])) == " --quick"
+    assert peers._flags(parse([])) == ""
+
+
+def test_a_new_run_forgets_and_a_resumed_one_does_not(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_KEPT", material.folder / "kept")
+    plan = choose_plan(quick=True, minutes=None, peers=2)
+    about = (plan, material.artifact, {"variant": "fp32", "engine": "onnxruntime"}, material.workload)
+    peers._kept(*about, resume=False).write("good", [], {})
+    assert peers._kept(*about, resume=True).read("good") == ([], {})
+    assert peers._kept(*about, resume=False).read("good") is None
