@@ -34,9 +34,9 @@ from inference.plan import Plan as EnginePlan
 from inference.plan import candidates
 
 NOT_INSTALLED: Final = "not installed: pip install slipway[openvino]"
-SHORTER: Final = Plan(3, 4, 1.0, 0.5, 2, 3, 0, 0, 0, 0.0, True)
+SHORTER: Final = Plan(3, 3, 1.0, 0.5, 2, 3, 0, 0, 0, 0.0, True)
 _ONE_TEXT: Final = tuple((kind, clients) for kind, clients in LOADS if kind != "mixed")
-_CHOOSING_SECONDS: Final = 20.0
+_CHOOSING_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True)
