@@ -59,12 +59,16 @@ QUICK ?=
 FULL ?=
 MINUTES ?= 30
 PEERS ?=
+# The longest plan for all peers that fits so many minutes; empty: the whole one. RESUME=1: go on from the last run.
+PEER_MINUTES ?=
+RESUME ?=
 
-bench: .venv/.train ## measure the served model against its limit and every target (QUICK=1: two minutes)
+bench: .venv/.train ## the served model against its limit and every target, then with OpenVINO (QUICK=1: two minutes)
 	@exec $(BIN)/python -m benchmarks.bench --repository $(MODELS) $(if $(QUICK),--quick,--write-docs)
 
-bench-peers: .venv/.train ## the same load on other servers, each in its own environment (PEERS="mosec litserve")
-	@exec $(BIN)/python -m benchmarks.peers --repository $(MODELS) $(if $(QUICK),--quick) $(PEERS)
+bench-peers: .venv/.train ## the same load on other servers, each in its own environment (PEERS="mosec litserve", PEER_MINUTES=30)
+	@exec $(BIN)/python -m benchmarks.peers --repository $(MODELS) $(if $(QUICK),--quick) \
+	  $(if $(PEER_MINUTES),--minutes $(PEER_MINUTES)) $(if $(RESUME),--resume) $(PEERS)
 
 bench-train: .venv/.train ## training speed and accuracy against a plain Trainer (QUICK=1: speed only; FULL=1: all epochs)
 	@exec $(BIN)/python -m benchmarks.train $(if $(QUICK),--epochs 0,$(if $(FULL),--full))

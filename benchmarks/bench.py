@@ -2,9 +2,11 @@
 
     python -m benchmarks.bench --repository models --model sentiment [--quick]
 
-Takes about twelve minutes (two with --quick) on two cores, and wants the machine to itself. Writes raw samples, the
-result and plots into benchmarks/results/; the last line of stdout is the result as one JSON document. Nothing here
-passes or fails on a speed: the exit status says whether everything could be measured.
+First what the default image serves, then, shorter and apart, the same model with the OpenVINO extra where that is
+installed. Takes about a quarter of an hour (two minutes with --quick, which leaves OpenVINO out) on two cores, and
+wants the machine to itself. Writes raw samples, the result and plots into benchmarks/results/; the last line of stdout
+is the result as one JSON document. Nothing here passes or fails on a speed: the exit status says whether everything
+could be measured.
 """
 
 import argparse
@@ -14,13 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from artifact.repository import Artifact, Repository
-from benchmarks import machine, open_loop, targets
+from benchmarks import first_request, machine, open_loop, openvino, targets
 from benchmarks.http import (
     FULL,
     QUICK,
@@ -28,6 +28,7 @@ from benchmarks.http import (
     Gauge,
     Plan,
     Target,
+    as_shipped,
     bodies_of,
     cold_start_seconds,
     make_gauge,
@@ -38,14 +39,13 @@ from benchmarks.http import (
     summarize,
 )
 from benchmarks.limit import Layout, Sample, add_model_arguments, as_rows, median_rate, open_workload
-from benchmarks.process import Weight
+from benchmarks.process import weights
 from benchmarks.wrk import BenchmarkError
 from benchmarks.yardstick import build_yardstick
 
 RESULTS: Final = Path(__file__).with_name("results")
 _DOCS: Final = Path(__file__).parent.parent / "docs" / "performance.md"
 _BEGIN, _END = "<!-- bench: begin -->", "<!-- bench: end -->"
-_MEGA: Final = 1e6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result["minutes"] = round((time.monotonic() - started) / 60, 1)
     name = "quick" if options.quick else "bench"
     write_results(name, result, raw)
-    print(f"\n{targets.as_text(result)}\n\n{throughput_table(result)}\n")
+    print(f"\n{targets.as_text(result)}\n\n{throughput_table(result)}\n\n{openvino.section(result)}\n")
     if options.write_docs:
         write_docs(result)
     print(json.dumps(result))
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Everything there is to measure about the served model.")
     add_model_arguments(parser)
-    parser.add_argument("--quick", action="store_true", help="two minutes instead of twelve, and a wider spread")
+    parser.add_argument("--quick", action="store_true", help="two minutes, a wider spread, no OpenVINO")
     parser.add_argument("--checkpoint", type=Path, help="fine-tuned model to make the yardstick from")
     parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/performance.md")
     return parser
@@ -89,48 +89,73 @@ def measure(
     workload = open_workload(artifact, options.texts)
     yardstick = build_yardstick(artifact, folder, options.checkpoint)
     peaks = machine.gemm_peaks(plan.peak_seconds)
-    bodies, probe = bodies_of(workload, folder), workload.short[0]
-    where = (options.repository, options.model)
-    cold = cold_start_seconds(*where, options.variant, folder, probe, plan.cold_starts)
-    floor = measure_floor(*where, folder, probe, bodies)
-    with ExitStack() as stack:
-        server = stack.enter_context(slipway(*where, options.variant, folder, probe))
+    bodies = bodies_of(workload, folder)
+    setting = openvino.Setting(options.repository, options.model, artifact, workload, bodies, yardstick, peaks, folder)
+    environ = as_shipped(artifact, options.variant)
+    starts, raw_starts = measure_starts(setting, plan, options.variant, environ)
+    floor = measure_floor(options.repository, options.model, folder, workload.short[0], bodies)
+    found, raw = measure_served(setting, plan, options.variant, environ)
+    extra, raw_extra = measure_extra(setting, plan)
+    result = {**found, **starts, **extra, "http_floor": floor, "workload": workload.source, "machine": described}
+    result["spread"] = found["spread"] | starts["spread"]
+    return result, raw | {"first_requests": raw_starts, "openvino": raw_extra}
+
+
+def measure_starts(
+    setting: openvino.Setting, plan: Plan, variant: str | None, environ: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fresh servers: how soon they answer, and what the first request costs; the milliseconds of every request."""
+    where = (setting.repository, setting.model, variant, setting.folder)
+    cold = cold_start_seconds(*where, setting.workload.short[0], plan.cold_starts, environ)
+    raw = first_request.measure(
+        lambda: slipway(*where, None, environ=environ), first_request.texts_of(setting.artifact), plan.first_requests
+    )
+    first = first_request.summarize(raw)
+    ranges = {
+        f"first_request_ratio.{name}": [each["ratio"]["low"], each["ratio"]["high"]]
+        for name, each in first["first_requests"].items()
+    }
+    spread = {"cold_start_s": [cold["low"], cold["high"]], **ranges}
+    return {"cold_start_s": cold["median"], **first, "spread": spread}, raw
+
+
+def measure_served(
+    setting: openvino.Setting, plan: Plan, variant: str | None, environ: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Closed and open loop of one server, with the references around each run; and the raw samples."""
+    workload, probe = setting.workload, setting.workload.short[0]
+    with slipway(setting.repository, setting.model, variant, setting.folder, probe, environ=environ) as server:
         served = served_model(server, probe)
-        gauge, grids = make_gauge(artifact, served["variant"], workload, plan, yardstick, peaks)
-        target = Target("slipway", server, bodies, shares=gauge.shares)
+        gauge, grids = make_gauge(setting.artifact, served, workload, plan, setting.yardstick, setting.peaks)
+        target = Target("slipway", server, setting.bodies, shares=gauge.shares)
         print("\nClosed loop")
         runs = run_all([target], gauge, plan)["slipway"]
         weight = server.weigh()
         print("\nOpen loop")
         saturation = statistics.median(run["ratio"] for run in runs if (run["kind"], run["clients"]) == ("short", 128))
-        load = open_loop.open_load(workload, folder, "slipway")
+        load = open_loop.open_load(workload, setting.folder, "slipway")
         points = open_loop.measure(target, load, gauge, plan, saturation)
     result = {
         **headline(runs, open_loop.summarize_points(points)),
         **weights(weight),
-        "cold_start_s": cold["median"],
-        "engine": gauge.limit.engine,
+        "engine": served["engine"],
         "variant": served["variant"],
         "model": {name: served[name] for name in ("name", "version", "digest") if name in served},
-        "peak_gops": peaks,
+        "peak_gops": setting.peaks,
         "limits": _limits(gauge, grids, {"short": workload.short, "long": workload.long}),
-        "http_floor": floor,
-        "workload": workload.source,
-        "machine": described,
     }
-    result["spread"]["cold_start_s"] = [cold["low"], cold["high"]]
-    raw = {"runs": runs, "open_loop": points, "grids": {kind: as_rows(found) for kind, found in grids.items()}}
-    return result, raw
+    return result, {"runs": runs, "open_loop": points, "grids": {kind: as_rows(each) for kind, each in grids.items()}}
 
 
-def weights(weight: Weight) -> dict[str, Any]:
-    """Memory of the server after the load."""
-    found = asdict(weight)
-    return {
-        "memory_mb": round(found["rss_bytes"] / _MEGA, 1),
-        "memory_pss_mb": round(found["pss_bytes"] / _MEGA, 1),
-        "processes": found["processes"],
-    }
+def measure_extra(setting: openvino.Setting, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`openvino`, None with the reason in `openvino_why_not`; what was measured before is not lost to a failure."""
+    if plan.quick:
+        return {"openvino": None, "openvino_why_not": "left out by --quick"}, {}
+    try:
+        found, raw = openvino.measure(setting)
+    except BenchmarkError as error:
+        return {"openvino": None, "openvino_why_not": str(error)}, {}
+    return {"openvino": found}, raw
 
 
 def headline(runs: Sequence[Mapping[str, Any]], opened: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,6 +302,8 @@ def section(result: Mapping[str, Any]) -> str:
             targets.as_markdown(result),
             "",
             throughput_table(result),
+            "",
+            openvino.section(result),
         ]
     )
 

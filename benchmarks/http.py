@@ -7,6 +7,7 @@ starts the real `slipway serve`, drives it with wrk over loopback, and prints on
 
 import argparse
 import json
+import os
 import re
 import statistics
 import sys
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from artifact.files import cache_dir
 from artifact.repository import Artifact, Repository
 from benchmarks import machine
 from benchmarks.figures import sandwiched, spread
@@ -27,6 +29,7 @@ from benchmarks.limit import (
     add_model_arguments,
     best,
     choose_variant,
+    computes_in,
     grid,
     measure_grid,
     open_workload,
@@ -39,18 +42,21 @@ from benchmarks.workload import MIXED_SIZE, Workload, write_bodies
 from benchmarks.wrk import BenchmarkError, Load, run_closed
 from benchmarks.yardstick import BATCH, PRECISION, THREADS, WORKERS, build_yardstick
 from inference.backends.onnx import OnnxBackend
+from inference.engines import open_cache
 from inference.layout import usable_cores
 from inference.tasks.registry import open_task
 
 SHORT_CLIENTS: Final = (1, 8, 32, 128)
 LOADS: Final = (*(("short", clients) for clients in SHORT_CLIENTS), ("long", 32), ("mixed", 1), ("mixed", 4))
 YARDSTICK: Final = Layout(WORKERS, THREADS, True, BATCH)
-_SLIPWAY: Final = Path(sys.executable).with_name("slipway")
+# What the `slipway` script does, but of the tree that this runs from, whatever the environment has installed.
+_SLIPWAY: Final = (sys.executable, "-c", "import sys; from cli import main; sys.argv[0] = 'slipway'; sys.exit(main())")
+_SERVED_BY_DEFAULT: Final = "onnxruntime"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long everything takes."""
+    """How long everything takes. `cold_starts`: servers started for that figure; `first_requests`: for each text."""
 
     repetitions: int
     load_seconds: int
@@ -58,14 +64,15 @@ class Plan:
     grid_seconds: float
     grid_rounds: int
     cold_starts: int
+    first_requests: int
     open_seconds: int
     open_repetitions: int
     peak_seconds: float
     quick: bool
 
 
-FULL: Final = Plan(5, 5, 1.5, 0.8, 3, 5, 8, 3, 1.5, False)
-QUICK: Final = Plan(2, 2, 0.7, 0.4, 1, 2, 3, 1, 0.3, True)
+FULL: Final = Plan(5, 5, 1.5, 0.8, 3, 5, 5, 8, 3, 1.5, False)
+QUICK: Final = Plan(2, 2, 0.7, 0.4, 1, 2, 1, 3, 1, 0.3, True)
 
 
 # Which of a gauge's references is a target's own limit: that of the engine and variant that it serves. The names begin
@@ -161,7 +168,7 @@ class Gauge:
 
 def make_gauge(
     artifact: Artifact,
-    variant: str | None,
+    served: Mapping[str, Any],
     workload: Workload,
     plan: Plan,
     yardstick: Path | None,
@@ -171,17 +178,18 @@ def make_gauge(
 ) -> tuple[Gauge, dict[str, Any]]:
     """Find the limit's layout for each kind of load on a printed grid; the grid's raw samples come back too.
 
-    With `peers` the yardstick's best layouts are looked for as well.
+    The limit is that of the variant and engine in `served`, as `served_model` tells them. With `peers` the yardstick's
+    best layouts are looked for as well.
     """
-    chosen = choose_variant(artifact, variant)
-    reference = Reference.of(artifact, chosen)
-    shares = measure_shares(artifact, chosen.precision, peaks, workload, reference.count_tokens)
+    chosen, engine = choose_variant(artifact, served["variant"]), served["engine"]
+    reference = Reference.of(artifact, chosen, engine)
+    shares = measure_shares(artifact, computes_in(chosen, engine), peaks, workload, reference.count_tokens)
     grids = _measure_grids(reference, workload, plan, shares)
     layouts = {kind: best(samples) for kind, samples in grids.items()}
     layouts["mixed"] = _best_padded(reference, workload, plan, shares["mixed"])
     other, others = None, None
     if yardstick is not None:
-        other = Reference("yardstick", open_task(artifact), lambda threads: OnnxBackend(yardstick, threads=threads))
+        other = Reference("yardstick", open_task(artifact), lambda _, threads: OnnxBackend(yardstick, threads=threads))
         if peers:
             theirs = measure_shares(artifact, PRECISION, peaks, workload, other.count_tokens)
             found = _measure_grids(other, workload, plan, theirs)
@@ -227,21 +235,39 @@ def bodies_of(workload: Workload, folder: Path, **fields: object) -> dict[str, P
 
 @contextmanager
 def slipway(
-    repository: Path, model: str, variant: str | None, folder: Path, probe: str, *, floor: bool = False
+    repository: Path,
+    model: str,
+    variant: str | None,
+    folder: Path,
+    probe: str | None,
+    *,
+    floor: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """The real service, or with `floor` the same around a backend that does no work."""
+    """The real service, or with `floor` the same around a backend that does no work, once it has answered `probe`.
+
+    Without a probe once it is ready, with its first request to come. `environ` holds further settings.
+    """
     port = free_port()
-    words = [sys.executable, "-m", "benchmarks.floor", "--model", model] if floor else [str(_SLIPWAY), "serve"]
+    words = [sys.executable, "-m", "benchmarks.floor", "--model", model] if floor else [*_SLIPWAY, "serve"]
     if not floor:
         words += ["--default-model", model, *(["--variant", variant] if variant else [])]
     words += ["--repository", str(repository), "--port", str(port)]
     log = folder / ("floor.log" if floor else "serve.log")
-    with running(words, port=port, probe=probe_body(probe), log=log) as server:
+    body, path = (None, "/health/ready") if probe is None else (probe_body(probe), "/predict")
+    with running(words, port=port, probe=body, path=path, log=log, environ=environ) as server:
         yield server
 
 
+def as_shipped(artifact: Artifact, variant: str | None) -> dict[str, str]:
+    """Settings that keep `slipway serve` to the engine of the default image where it would choose another one here."""
+    choice = open_cache(cache_dir(os.environ)).read(artifact)
+    other = variant is None and choice is not None and choice.plan.engine != _SERVED_BY_DEFAULT
+    return {"SLIPWAY_ENGINE": _SERVED_BY_DEFAULT} if other else {}
+
+
 def served_model(server: Server, text: str) -> dict[str, Any]:
-    """What the service says of the model that answers: name, version, digest, variant."""
+    """What the service says of the model that answers: name, version, digest, variant, engine."""
     import urllib.request
 
     request = urllib.request.Request(
@@ -249,7 +275,15 @@ def served_model(server: Server, text: str) -> dict[str, Any]:
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         found: dict[str, Any] = json.load(response)["model"]
-    return found
+    return found | {"engine": engine_of(json.loads(server.get("/health")), found)}
+
+
+def engine_of(health: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """The engine of the version that answered. Raises BenchmarkError when /health does not know it."""
+    for each in health["models"]:
+        if (each["name"], each["version"]) == (model["name"], model["version"]) and each["engine"]:
+            return str(each["engine"])
+    raise BenchmarkError(f"/health does not say which engine runs {model['name']}:{model['version']}")
 
 
 def tokens_of(page: str) -> tuple[float, float]:
@@ -378,11 +412,47 @@ def summarize(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def cold_start_seconds(repository: Path, model: str, variant: str | None, folder: Path, probe: str, times: int) -> Any:
+def closed_figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a server did with one text a request, named as in `make bench`; None where a figure does not apply."""
+    loads = summarize(runs)
+    short = {str(clients): loads[f"short-{clients}"] for clients in SHORT_CLIENTS}
+    busy = {clients: found for clients, found in short.items() if clients != "1"}
+    long = {"32": loads["long-32"]}
+    everywhere = ("requests_per_second", "percent_of_peak", "p50_ms", "p99_ms", "cpu_ms_per_request")
+    return {
+        "ratio": _medians(busy, "ratio"),
+        "ratio_yardstick": _medians(busy, "ratio_yardstick"),
+        "ratio_long": _medians(long, "ratio"),
+        "ratio_long_yardstick": _medians(long, "ratio_yardstick"),
+        **{name: _medians(short, name) for name in everywhere},
+        "engine_batch1_ms": _median(short["1"], "batch1_ms"),
+        "cpu_over_limit": _median(short["32"], "cpu_over_limit"),
+    }
+
+
+def _median(load: Mapping[str, Any], name: str) -> float | None:
+    return float(load[name]["median"]) if name in load else None
+
+
+def _medians(loads: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, float] | None:
+    """By clients; None when it was not measured at all."""
+    found = {clients: load[name]["median"] for clients, load in loads.items() if name in load}
+    return found or None
+
+
+def cold_start_seconds(
+    repository: Path,
+    model: str,
+    variant: str | None,
+    folder: Path,
+    probe: str,
+    times: int,
+    environ: Mapping[str, str] | None = None,
+) -> Any:
     """Process start to first answer, with the artifact in the page cache and this machine's choices made."""
     found = []
     for _ in range(times + 1):
-        with slipway(repository, model, variant, folder, probe) as server:
+        with slipway(repository, model, variant, folder, probe, environ=environ) as server:
             found.append(server.first_answer_seconds)
     return spread(found[1:])
 
@@ -415,8 +485,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bodies = bodies_of(workload, folder)
         probe = workload.short[0]
         with slipway(options.repository, options.model, options.variant, folder, probe) as server:
-            variant, peaks = served_model(server, probe)["variant"], machine.gemm_peaks(plan.peak_seconds)
-            gauge, _ = make_gauge(artifact, variant, workload, plan, yardstick, peaks)
+            served, peaks = served_model(server, probe), machine.gemm_peaks(plan.peak_seconds)
+            gauge, _ = make_gauge(artifact, served, workload, plan, yardstick, peaks)
             runs = run_all([Target("slipway", server, bodies, shares=gauge.shares)], gauge, plan)["slipway"]
             weight = server.weigh()
     p99 = statistics.median(run["p99_ms"] for run in runs if (run["kind"], run["clients"]) == ("short", 32))

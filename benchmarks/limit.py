@@ -32,7 +32,8 @@ from inference.tasks.registry import open_task
 _BATCHES: Final = (1, 2, 4, 8, 16, 32)
 _QUICK_BATCHES: Final = (1, 4, 8)
 
-OpenBackend = Callable[[int], Backend]
+# Opens a backend for so many workers at once, each execution on so many threads.
+OpenBackend = Callable[[int, int], Backend]
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,16 @@ class Reference:
         self.name = name
         self.task = task
         self._open = opener
-        self._backends: dict[tuple[int, bool, int], list[Backend]] = {}
+        self._backends: dict[tuple[int, int, int], list[Backend]] = {}
 
     @classmethod
-    def of(cls, artifact: Artifact, variant: Variant) -> "Reference":
-        """The variant through the backend that would serve it."""
-        return cls(variant.name, open_task(artifact), lambda threads: open_backend(artifact, variant, threads=threads))
+    def of(cls, artifact: Artifact, variant: Variant, engine: str | None = None) -> "Reference":
+        """The variant through the backend that serves it on `engine`, or on the default one of its format."""
+
+        def opener(workers: int, threads: int) -> Backend:
+            return open_backend(artifact, variant, engine=engine, workers=workers, threads=threads)
+
+        return cls(variant.name, open_task(artifact), opener)
 
     @property
     def engine(self) -> str:
@@ -91,9 +96,9 @@ class Reference:
     def _for(self, layout: Layout) -> list[Backend]:
         """One backend per worker; shared ones are the same object."""
         sessions = 1 if layout.shared else layout.workers
-        key = (layout.threads, layout.shared, sessions)
+        key = (layout.threads, sessions, layout.workers // sessions)
         if key not in self._backends:
-            self._backends[key] = [self._open(layout.threads) for _ in range(sessions)]
+            self._backends[key] = [self._open(layout.workers // sessions, layout.threads) for _ in range(sessions)]
         return [self._backends[key][index % sessions] for index in range(layout.workers)]
 
     def count_tokens(self, text: str) -> int:
@@ -244,6 +249,11 @@ def choose_variant(artifact: Artifact, name: str | None) -> Variant:
     return found
 
 
+def computes_in(variant: Variant, engine: str | None) -> str:
+    """The precision of which the machine's peak is to be compared with."""
+    return "bf16" if engine is not None and engine.endswith("-bf16") else variant.precision
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What is measured, and with which texts."""
     parser.add_argument("--repository", type=Path, default=Path("models"), help="folder of published models")
@@ -256,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print the grid of each variant. Returns the exit status."""
     parser = argparse.ArgumentParser(description="The in-process limit of an artifact's variants.")
     add_model_arguments(parser)
+    parser.add_argument("--engine", help="run it on this engine (default: the format's first)")
     parser.add_argument("--seconds", type=float, default=1.0, help="per point and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a coarse grid")
@@ -267,8 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, Any] = {}
     chosen = artifact.manifest.variants if options.variant is None else [choose_variant(artifact, options.variant)]
     for variant in chosen:
-        reference = Reference.of(artifact, variant)
-        shares = measure_shares(artifact, variant.precision, peaks, workload, reference.count_tokens)
+        reference = Reference.of(artifact, variant, options.engine)
+        precision = computes_in(variant, options.engine)
+        shares = measure_shares(artifact, precision, peaks, workload, reference.count_tokens)
         for kind, texts in (("short", workload.short), ("long", workload.long)):
             samples = measure_grid(reference, texts, layouts, seconds=options.seconds, rounds=options.rounds)
             print_grid(f"{variant.name} on {reference.engine}, {kind} texts", samples, shares[kind])

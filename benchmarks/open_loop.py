@@ -158,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as scratch:
         folder, probe = Path(scratch), workload.short[0]
         with slipway(options.repository, options.model, options.variant, folder, probe) as server:
-            variant, peaks = served_model(server, probe)["variant"], machine.gemm_peaks(plan.peak_seconds)
-            gauge, _ = make_gauge(artifact, variant, workload, plan, None, peaks)
+            served, peaks = served_model(server, probe), machine.gemm_peaks(plan.peak_seconds)
+            gauge, _ = make_gauge(artifact, served, workload, plan, None, peaks)
             target = Target("slipway", server, bodies_of(workload, folder), shares=gauge.shares)
             before = gauge.read("short")
             closed = run_load(target, "short", 128, plan.load_seconds)

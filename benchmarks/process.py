@@ -6,17 +6,19 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.wrk import BenchmarkError
 
 _PROC: Final = Path("/proc")
 _TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
+_MEGA: Final = 1e6
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 # Threads of numeric libraries are the server's own business: what the caller's shell asks for must not decide.
 _NOT_PASSED_ON: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY")
@@ -30,6 +32,15 @@ class Weight:
     pss_bytes: int
     open_files: int
     processes: int
+
+
+def weights(weight: Weight) -> dict[str, Any]:
+    """The same for a result, in MB."""
+    return {
+        "memory_mb": round(weight.rss_bytes / _MEGA, 1),
+        "memory_pss_mb": round(weight.pss_bytes / _MEGA, 1),
+        "processes": weight.processes,
+    }
 
 
 @dataclass(frozen=True)
@@ -85,16 +96,17 @@ def running(
     command: Sequence[str],
     *,
     port: int,
-    probe: bytes,
+    probe: bytes | None,
     log: Path,
     path: str = "/predict",
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
     start_seconds: float = 120.0,
 ) -> Iterator[Server]:
-    """Start `command`, post `probe` until it is answered with 200, hand the server over, and stop it in the end.
+    """Start `command`, post `probe` to `path` until that is answered with 200, hand it over, and stop it in the end.
 
-    Raises BenchmarkError, with the end of its log, when it ends or does not answer within `start_seconds`.
+    Without a probe `path` is only asked for with GET, so that the first request is still to come. Raises
+    BenchmarkError, with the end of its log, when it ends or does not answer within `start_seconds`.
     """
     kept = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
     with log.open("wb") as out:
@@ -110,8 +122,48 @@ def running(
             stop(process)
 
 
+@contextmanager
+def no_longer_than(server: Server, seconds: float) -> Iterator[None]:
+    """End the server when the block takes longer, so that whatever waits for it fails. Raises BenchmarkError then."""
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        _kill(family(server.pid))
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if not over.is_set():
+            raise
+        raise BenchmarkError(_too_slow(seconds)) from error
+    finally:
+        timer.cancel()
+    if over.is_set():
+        raise BenchmarkError(_too_slow(seconds))
+
+
+def _too_slow(seconds: float) -> str:
+    return f"it was not done within {seconds:.0f} s, and was ended"
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _first_answer(
-    process: "subprocess.Popen[bytes]", port: int, path: str, probe: bytes, started: float, limit: float, log: Path
+    process: "subprocess.Popen[bytes]",
+    port: int,
+    path: str,
+    probe: bytes | None,
+    started: float,
+    limit: float,
+    log: Path,
 ) -> float:
     while (waited := time.monotonic() - started) < limit:
         if process.poll() is not None:
@@ -122,11 +174,11 @@ def _first_answer(
     raise BenchmarkError(f"{process.args!s:.200} did not answer within {limit:.0f} s: {_tail(log)}")
 
 
-def post(port: int, path: str, body: bytes, *, timeout: float = 10) -> int:
-    """The status of one POST; 0 when nobody listens or the connection breaks."""
+def post(port: int, path: str, body: bytes | None, *, timeout: float = 10) -> int:
+    """The status of one POST, of a GET without a body; 0 when nobody listens or the connection breaks."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
-        connection.request("POST", path, body, {"content-type": "application/json"})
+        connection.request("GET" if body is None else "POST", path, body, {"content-type": "application/json"})
         response = connection.getresponse()
         response.read()
     except (OSError, http.client.HTTPException):
@@ -148,11 +200,7 @@ def stop(process: "subprocess.Popen[bytes]", *, grace_seconds: float = 15) -> No
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             continue
-    for pid in left & set(_session(process.pid)):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    _kill(left & set(_session(process.pid)))
 
 
 def free_port() -> int:

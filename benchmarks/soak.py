@@ -2,10 +2,10 @@
 
     python -m benchmarks.soak --minutes 30
 
-Prints the slopes after the settling part of the run, in MB and files per hour, and keeps the samples in
-benchmarks/results/. Fails when a request was lost (no answer, or an error) or open files kept growing; never on a
-speed, so a refusal (429, 503, 504) is counted and nothing more. Nor on memory: its slope over one minute is mostly
-noise, over thirty it is not.
+Prints the slopes after the settling part of the run, in MB and files per hour. A run of the full length keeps its
+samples in benchmarks/results/, a shorter one only in the folder that --results names. Fails when a request was lost
+(no answer, or an error) or open files kept growing; never on a speed, so a refusal (429, 503, 504) is counted and
+nothing more. Nor on memory: its slope over one minute is mostly noise, over thirty it is not.
 """
 
 import argparse
@@ -36,6 +36,7 @@ _CLIENTS: Final = 16
 _DEADLINE_SECONDS: Final = 10
 # More than what comes and goes: a log being turned over, a client connecting again.
 _SPARE_FILES: Final = 8
+_FULL_MINUTES: Final = 30.0
 _MEGA: Final = 1e6
 
 
@@ -137,7 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Soak the served model. Returns the exit status: 1 when something failed."""
     parser = argparse.ArgumentParser(description="Memory and open files of the service under long mixed load.")
     add_model_arguments(parser)
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=float, default=_FULL_MINUTES)
+    parser.add_argument(
+        "--results", type=Path, help="folder for the samples (default: the repository's, of a full run)"
+    )
     options = parser.parse_args(arguments)
     try:
         samples, load, variant = run(options)
@@ -146,11 +150,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cannot soak: {error}", file=sys.stderr)
         return 1
     result["machine"] = machine.describe(f"python -m benchmarks.soak --minutes {options.minutes:g}")
-    RESULTS.mkdir(exist_ok=True)
-    kept = {**result, "samples": [asdict(sample) for sample in samples]}
-    (RESULTS / "soak.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    if (folder := results_folder(options.results, options.minutes)) is not None:
+        write_samples(folder, result, samples)
     report(result)
     return 1 if result["failures"] else 0
+
+
+def results_folder(asked: Path | None, minutes: float) -> Path | None:
+    """Where samples are kept; None for a short run that names no folder: a checkout stays clean."""
+    return asked or (RESULTS if minutes >= _FULL_MINUTES else None)
+
+
+def write_samples(folder: Path, result: Mapping[str, Any], samples: Sequence[Sample]) -> None:
+    """`soak.json`: the result and every sample."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {**result, "samples": [asdict(sample) for sample in samples]}
+    (folder / "soak.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
 
 
 def report(result: Mapping[str, Any]) -> None:

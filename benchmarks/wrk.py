@@ -14,6 +14,8 @@ from benchmarks.figures import percentile
 _SCRIPT: Final = Path(__file__).with_name("wrk.lua")
 # A server that is at its limit still answers within this.
 _TIMEOUT_SECONDS: Final = 15
+# After the time it was given, for wrk to end.
+_GRACE_SECONDS: Final = 60
 _MICRO: Final = 1e-6
 _KINDS: Final = {0: "sent", 429: "refused", 503: "refused"}
 
@@ -123,7 +125,12 @@ def _run(url: str, clients: int, seconds: int, words: Sequence[str]) -> tuple[di
         raise BenchmarkError("wrk is not installed: apt-get install wrk (or build https://github.com/wg/wrk)")
     command = [wrk, "-t1", f"-c{clients}", f"-d{seconds}s", f"--timeout={_TIMEOUT_SECONDS}s", "-s", str(_SCRIPT), url]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([*command, "--", *words], capture_output=True, text=True, timeout=seconds + 60, check=False)
+    try:
+        done = subprocess.run(
+            [*command, "--", *words], capture_output=True, text=True, timeout=seconds + _GRACE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"wrk did not end within {error.timeout:.0f} s") from error
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
         raise BenchmarkError(f"wrk failed: {(done.stderr or done.stdout).strip()[-500:]}")

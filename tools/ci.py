@@ -50,7 +50,10 @@ STAGES: Final = (
     Stage("monitoring-test", "make monitoring-test"),
     Stage("hpa-test", f"make hpa-test PLOT={LOGS / 'hpa-step.png'}"),
     Stage("rollout-test", "make rollout-test"),
-    Stage("soak", f"{sys.executable} -m benchmarks.soak --repository {MODELS} --texts {TEXTS} --minutes 1"),
+    Stage(
+        "soak",
+        f"{sys.executable} -m benchmarks.soak --repository {MODELS} --texts {TEXTS} --minutes 1 --results {LOGS}",
+    ),
     Stage(
         "engine",
         "tools/container-engine install && tools/container-engine build && tools/container-engine base",

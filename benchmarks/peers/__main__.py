@@ -1,11 +1,12 @@
 """`make bench-peers`: the same load on other servers, in turns with Slipway's.
 
-    python -m benchmarks.peers --repository models [--quick] [NAME ...]
+    python -m benchmarks.peers --repository models [--quick | --minutes 30] [--resume] [NAME ...]
 
 Every peer serves the yardstick's graph (the pipeline: the same encoder in torch). It and Slipway run side by side,
 loaded in turns, each run between two of the references; the last line of stdout is one JSON document, with the
 figures of `make bench` for every server, null where one does not apply. A peer that this machine lacks something for
-is listed as skipped, with the reason.
+is listed as skipped, with the reason; one that fails, or takes much longer than it should, is ended and listed as
+failed. What each was measured with is kept below build/ until the next run, which goes on from it with --resume.
 """
 
 import argparse
@@ -13,25 +14,27 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from artifact.repository import Artifact, Repository
 from benchmarks import machine, open_loop
-from benchmarks.bench import RESULTS, headline, weights
+from benchmarks.bench import RESULTS, headline
 from benchmarks.figures import sandwiched
 from benchmarks.http import (
-    FULL,
     NOBODYS,
-    QUICK,
     SHORT_CLIENTS,
     YARDSTICKS,
     Gauge,
     Plan,
     Target,
+    as_shipped,
     bodies_of,
+    closed_figures,
     cold_start_seconds,
     make_gauge,
     run_all,
@@ -41,42 +44,59 @@ from benchmarks.http import (
 )
 from benchmarks.limit import add_model_arguments, open_workload
 from benchmarks.peers.catalogue import PEERS, YARDSTICK, Peer, choose, environ_of, environment
-from benchmarks.process import free_port, running
+from benchmarks.peers.kept import Kept
+from benchmarks.peers.pace import choose_plan, estimate_minutes, most_seconds
+from benchmarks.process import Server, free_port, no_longer_than, running, weights
 from benchmarks.share import Peaks, measure_shares
 from benchmarks.workload import Workload, write_documents
 from benchmarks.wrk import BenchmarkError
 from benchmarks.yardstick import build_yardstick
+from inference.layout import read_cpu
 
 _ROOT: Final = Path(__file__).parents[2]
 _ENVIRONMENTS: Final = _ROOT / "build" / "peers"
+_YARDSTICK_CACHE: Final = _ROOT / "build" / "yardsticks"
+_KEPT: Final = _ROOT / "build" / "peers-measured"
 LOADS: Final = (*(("short", clients) for clients in SHORT_CLIENTS), ("long", 32))
+# How long a server may take to answer for the first time: under measurement, and where nothing is timed.
+_START_SECONDS: Final = 120.0
+_PATIENT_START_SECONDS: Final = 600.0
 # What only Slipway's interface offers: many texts in a body.
 _MIXED: Final = (("mixed", 1), ("mixed", 4))
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What every peer is measured with: the models, the texts, the references, and Slipway as the first target."""
+class Material:
+    """What every peer serves and is asked."""
 
     artifact: Artifact
     workload: Workload
     yardstick: Path
     encoder: Path | None
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every peer is measured with: the references, the turns, and Slipway as the first target."""
+
+    material: Material
     peaks: Peaks
     gauge: Gauge
     plan: Plan
-    folder: Path
     own: Target
+    kept: Kept
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the chosen peers. Returns the exit status: 1 when one could not be measured."""
     options = _parser().parse_args(arguments)
-    plan = QUICK if options.quick else replace(FULL, repetitions=3, open_repetitions=1)
     artifact = Repository(options.repository).open(options.model)
     with tempfile.TemporaryDirectory(prefix="slipway-peers-") as folder:
         try:
-            result = measure(options, artifact, plan, Path(folder))
+            if options.install:
+                return install_and_try(options, artifact, Path(folder))
+            result = measure(options, artifact, Path(folder))
         except BenchmarkError as error:
             print(f"cannot measure: {error}", file=sys.stderr)
             return 1
@@ -90,7 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The same load on other servers.")
     parser.add_argument("peers", nargs="*", help=f"which (default: all): {', '.join(peer.name for peer in PEERS)}")
     add_model_arguments(parser)
-    parser.add_argument("--quick", action="store_true", help="a minute a peer, and a wider spread")
+    parser.add_argument("--quick", action="store_true", help="the least time, and a wider spread")
+    parser.add_argument("--minutes", type=float, help="the longest plan that fits, on a quiet machine, once installed")
+    parser.add_argument("--resume", action="store_true", help="go on from what the last run, of the same plan, kept")
+    parser.add_argument("--install", action="store_true", help="make the environments, ask every server once, no more")
     parser.add_argument("--checkpoint", type=Path, help="fine-tuned model to make the yardstick from")
     parser.add_argument(
         "--pip", action="append", default=[], help="an option for pip, e.g. --pip=--extra-index-url=URL"
@@ -125,45 +148,90 @@ def install(peers: Sequence[Peer], found: dict[str, Any], pip: Sequence[str]) ->
     return pythons
 
 
-def _report_failure(peer: Peer, error: BenchmarkError, found: dict[str, Any]) -> None:
+def _report_failure(peer: Peer, error: Exception, found: dict[str, Any]) -> None:
     print(f"  {peer.title} cannot be measured: {error}", file=sys.stderr, flush=True)
-    found["failed"][peer.name] = str(error)[-500:]
+    found["failed"][peer.name] = (str(error) or type(error).__name__)[-500:]
 
 
-def measure(options: argparse.Namespace, artifact: Artifact, plan: Plan, folder: Path) -> dict[str, Any]:
+def install_and_try(options: argparse.Namespace, artifact: Artifact, folder: Path) -> int:
+    """Make the environments and have each server answer one request. Returns the exit status: 1 when one did not."""
+    found: dict[str, Any] = {"answered": {}, "skipped": {}, "failed": {}}
+    pythons = install(choose(options.peers), found, options.pip)
+    material = prepare(options, artifact, folder, pythons)
+    for peer in (peer for peer in PEERS if peer.name in pythons):
+        try:
+            with serving(material, peer, pythons[peer.name], _PATIENT_START_SECONDS) as (server, _):
+                found["answered"][peer.name] = round(server.first_answer_seconds, 1)
+                print(f"{peer.title} answered {server.first_answer_seconds:.1f} s after its start", flush=True)
+        except BenchmarkError as error:
+            _report_failure(peer, error, found)
+    print(json.dumps(found))
+    return 1 if found["failed"] else 0
+
+
+def prepare(options: argparse.Namespace, artifact: Artifact, folder: Path, pythons: Mapping[str, Path]) -> Material:
+    """The texts, and the models that the peers serve. Raises BenchmarkError."""
+    workload = open_workload(artifact, options.texts)
+    yardstick = build_yardstick(artifact, _YARDSTICK_CACHE, options.checkpoint)
+    encoder = _encoder_folder(options.checkpoint, folder) if "fastapi-pipeline" in pythons else None
+    return Material(artifact, workload, yardstick, encoder, folder)
+
+
+def measure(options: argparse.Namespace, artifact: Artifact, folder: Path) -> dict[str, Any]:
     """Each peer beside Slipway. A peer that cannot be measured is reported under `failed`; the others go on."""
     found: dict[str, Any] = {"peers": {}, "skipped": {}, "failed": {}}
-    found["machine"] = machine.describe("python -m benchmarks.peers")
-    pythons = install(choose(options.peers), found, options.pip)
-    workload = open_workload(artifact, options.texts)
-    yardstick = build_yardstick(artifact, folder, options.checkpoint)
-    encoder = _encoder_folder(options.checkpoint, folder) if "fastapi-pipeline" in pythons else None
+    found["machine"] = machine.describe(f"python -m benchmarks.peers{_flags(options)}")
+    chosen = choose(options.peers)
+    plan = choose_plan(quick=options.quick, minutes=options.minutes, peers=len(chosen))
+    pythons = install(chosen, found, options.pip)
+    print(f"{len(pythons)} peers: about {estimate_minutes(plan, len(pythons)):.0f} minutes on a quiet machine: {plan}")
+    material = prepare(options, artifact, folder, pythons)
+    workload = material.workload
     found["peak_gops"] = peaks = machine.gemm_peaks(plan.peak_seconds)
     where, probe = (options.repository, options.model), workload.short[0]
-    cold = cold_start_seconds(*where, options.variant, folder, probe, plan.cold_starts)
-    with slipway(*where, options.variant, folder, probe) as server:
-        variant = served_model(server, probe)["variant"]
-        gauge, _ = make_gauge(artifact, variant, workload, plan, yardstick, peaks, peers=True)
+    environ = as_shipped(artifact, options.variant)
+    cold = cold_start_seconds(*where, options.variant, folder, probe, plan.cold_starts, environ)
+    with slipway(*where, options.variant, folder, probe, environ=environ) as server:
+        served = served_model(server, probe)
+        gauge, _ = make_gauge(artifact, served, workload, plan, material.yardstick, peaks, peers=True)
         own = Target("slipway", server, bodies_of(workload, folder), shares=gauge.shares)
-        setting = Setting(artifact, workload, yardstick, encoder, peaks, gauge, plan, folder, own)
+        kept = _kept(plan, artifact, served, workload, resume=options.resume)
+        setting = Setting(material, peaks, gauge, plan, own, kept)
         ours = _measure_peers(setting, pythons, found)
-        about = {"title": "Slipway", "engine": gauge.limit.engine, "variant": variant, "cold_start_s": cold["median"]}
+        about = {"title": "Slipway", "engine": served["engine"], "variant": served["variant"]}
+        about["cold_start_s"] = cold["median"]
         found["slipway"] = {**about, **_measure_own(setting, ours), **weights(server.weigh())}
     return found
+
+
+def _flags(options: argparse.Namespace) -> str:
+    """What was asked for, as it belongs into the results."""
+    return (" --quick" if options.quick else "") + (f" --minutes {options.minutes:g}" if options.minutes else "")
+
+
+def _kept(plan: Plan, artifact: Artifact, served: Mapping[str, Any], workload: Workload, *, resume: bool) -> Kept:
+    """What an earlier run kept under the same conditions; nothing unless it is to go on from there."""
+    about = {"plan": asdict(plan), "digest": artifact.digest, "texts": workload.source, "cpu": asdict(read_cpu())}
+    kept = Kept.under(_KEPT, about | {name: served[name] for name in ("variant", "engine")})
+    if not resume:
+        kept.forget()
+    return kept
 
 
 def _measure_peers(setting: Setting, pythons: Mapping[str, Path], found: dict[str, Any]) -> list[dict[str, Any]]:
     """Fill in `peers` and `failed`; Slipway's runs beside them."""
     ours: list[dict[str, Any]] = []
-    for peer in (peer for peer in PEERS if peer.name in pythons):
+    for number, peer in enumerate((peer for peer in PEERS if peer.name in pythons), 1):
+        started = time.monotonic()
         try:
-            runs, figures = _beside(setting, peer, pythons[peer.name])
-        except BenchmarkError as error:
+            runs, figures = setting.kept.read(peer.name) or _beside(setting, peer, pythons[peer.name])
+        except Exception as error:  # whatever it is, it is this peer's: the others go on
             _report_failure(peer, error, found)
             continue
         ours += runs
         about = {"title": peer.title, "engine": peer.model.engine, "variant": peer.model.variant}
         found["peers"][peer.name] = {**about, **figures}
+        print(f"{peer.title}: {number} of {len(pythons)}, {time.monotonic() - started:.0f} s", flush=True)
     return ours
 
 
@@ -172,46 +240,76 @@ def _measure_own(setting: Setting, runs: Sequence[dict[str, Any]]) -> dict[str, 
     own, gauge, plan = setting.own, setting.gauge, setting.plan
     closed = list(runs) or run_all([own], gauge, plan, LOADS)[own.name]
     mixed = run_all([own], gauge, plan, _MIXED)[own.name]
-    load = open_loop.open_load(setting.workload, setting.folder, own.name)
+    load = open_loop.open_load(setting.material.workload, setting.material.folder, own.name)
     points = open_loop.measure(own, load, gauge, plan, saturation_of(closed))
     return headline([*closed, *mixed], open_loop.summarize_points(points))
 
 
 def _beside(setting: Setting, peer: Peer, python: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Start a peer and load it in turns with ours: our runs, and its figures."""
-    folder, port = setting.folder / peer.name, free_port()
+    """Start a peer and load it in turns with ours: our runs, and its figures; both are kept.
+
+    Raises BenchmarkError when it fails or is not done in time.
+    """
+    with serving(setting.material, peer, python) as (server, counts):
+        with no_longer_than(server, most_seconds(setting.plan)):
+            runs, figures = _in_turns(setting, peer, server, counts)
+        figures |= {**weights(server.weigh()), "cold_start_s": server.first_answer_seconds}
+    setting.kept.write(peer.name, runs, figures)
+    return runs, figures
+
+
+@contextmanager
+def serving(
+    material: Material, peer: Peer, python: Path, start_seconds: float = _START_SECONDS
+) -> Iterator[tuple[Server, Path]]:
+    """A running peer that has answered once, and the folder in which it counts tokens. Raises BenchmarkError."""
+    folder, port = material.folder / peer.name, free_port()
     counts = folder / "counts"
-    counts.mkdir(parents=True)
-    tokenizer = setting.artifact.path / setting.artifact.manifest.preprocessing.tokenizer
-    environ = environ_of(peer, setting.yardstick, tokenizer, setting.encoder, port, counts, _ROOT)
-    probe = json.dumps(peer.body(setting.workload.short[0])).encode()
-    command = peer.command(python, port)
+    counts.mkdir(parents=True, exist_ok=True)
+    tokenizer = material.artifact.path / material.artifact.manifest.preprocessing.tokenizer
+    # A peer runs in a folder of its own, so every path it is given has to hold there too.
+    paths = (material.yardstick.resolve(), tokenizer.resolve(), material.encoder and material.encoder.resolve())
+    environ = environ_of(peer, *paths, port, counts, _ROOT)
+    probe = json.dumps(peer.body(material.workload.short[0])).encode()
     with running(
-        command, port=port, path=peer.path, probe=probe, log=folder / "log", environ=environ, folder=folder
+        peer.command(python, port),
+        port=port,
+        path=peer.path,
+        probe=probe,
+        log=folder / "log",
+        environ=environ,
+        folder=folder,
+        start_seconds=start_seconds,
     ) as server:
-        target = Target(
-            peer.name,
-            server,
-            _bodies(peer, setting.workload, folder),
-            peer.path,
-            "body",
-            is_slipway=False,
-            limit=YARDSTICKS if peer.model == YARDSTICK else NOBODYS,
-            shares=_shares(setting, peer),
-            counts=counts,
-        )
-        runs = run_all([setting.own, target], setting.gauge, setting.plan, LOADS)
-        weight = server.weigh()
-        load = open_loop.OpenLoad(open_loop.DEADLINE_SECONDS, target.bodies["short"], folder / "samples.txt")
-        points = open_loop.measure(target, load, setting.gauge, setting.plan, saturation_of(runs[peer.name]))
-    opened = open_loop.summarize_points(points)
-    cold = {"cold_start_s": server.first_answer_seconds}
-    return runs[setting.own.name], {**figures_of(runs[peer.name], opened), **weights(weight), **cold}
+        yield server, counts
+
+
+def _in_turns(
+    setting: Setting, peer: Peer, server: Server, counts: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The closed loop beside ours, and the open loop: our runs, and the peer's figures."""
+    material, gauge, plan = setting.material, setting.gauge, setting.plan
+    target = Target(
+        peer.name,
+        server,
+        _bodies(peer, material.workload, material.folder / peer.name),
+        peer.path,
+        "body",
+        is_slipway=False,
+        limit=YARDSTICKS if peer.model == YARDSTICK else NOBODYS,
+        shares=_shares(setting, peer),
+        counts=counts,
+    )
+    runs = run_all([setting.own, target], gauge, plan, LOADS)
+    load = open_loop.OpenLoad(open_loop.DEADLINE_SECONDS, target.bodies["short"], counts.parent / "samples.txt")
+    points = open_loop.measure(target, load, gauge, plan, saturation_of(runs[peer.name]))
+    return runs[setting.own.name], figures_of(runs[peer.name], open_loop.summarize_points(points))
 
 
 def _shares(setting: Setting, peer: Peer) -> Mapping[str, Any]:
     count = setting.gauge.limit.count_tokens
-    return measure_shares(setting.artifact, peer.model.precision, setting.peaks, setting.workload, count)
+    material = setting.material
+    return measure_shares(material.artifact, peer.model.precision, setting.peaks, material.workload, count)
 
 
 def saturation_of(runs: Sequence[Mapping[str, Any]]) -> float:
@@ -237,39 +335,18 @@ def figures_of(runs: Sequence[Mapping[str, Any]], opened: Mapping[str, Any]) -> 
     `ratio` and `cpu_over_limit` need a reference with the peer's engine and variant, which the pipeline has not.
     Bodies of many texts are not part of what all peers offer.
     """
-    loads = summarize(runs)
-    short = {str(clients): loads[f"short-{clients}"] for clients in SHORT_CLIENTS}
-    busy = {clients: found for clients, found in short.items() if clients != "1"}
-    long = {"32": loads["long-32"]}
-    everywhere = ("requests_per_second", "percent_of_peak", "p50_ms", "p99_ms", "cpu_ms_per_request")
     return {
-        "ratio": _medians(busy, "ratio"),
-        "ratio_yardstick": _medians(busy, "ratio_yardstick"),
-        "ratio_long": _medians(long, "ratio"),
-        "ratio_long_yardstick": _medians(long, "ratio_yardstick"),
-        **{name: _medians(short, name) for name in everywhere},
-        "engine_batch1_ms": _median(short["1"], "batch1_ms"),
-        "cpu_over_limit": _median(short["32"], "cpu_over_limit"),
+        **closed_figures(runs),
         "many_texts_speedup": None,
         "padded_over_real": None,
-        "padding": {name: each["padded_over_real"]["median"] for name, each in loads.items() if _padded(each)},
+        "padding": {
+            name: each["padded_over_real"]["median"]
+            for name, each in summarize(runs).items()
+            if "padded_over_real" in each
+        },
         "goodput_at_2x": opened["goodput_at_2x"],
         "open_loop": dict(opened),
     }
-
-
-def _padded(load: Mapping[str, Any]) -> bool:
-    return "padded_over_real" in load
-
-
-def _median(load: Mapping[str, Any], name: str) -> float | None:
-    return float(load[name]["median"]) if name in load else None
-
-
-def _medians(loads: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, float] | None:
-    """By clients; None when it was not measured at all."""
-    found = {clients: load[name]["median"] for clients, load in loads.items() if name in load}
-    return found or None
 
 
 _HEAD: Final = (

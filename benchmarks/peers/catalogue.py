@@ -13,6 +13,8 @@ from benchmarks.wrk import BenchmarkError
 
 _HERE: Final = Path(__file__).parent
 _REQUIREMENTS: Final = _HERE / "requirements"
+# For one environment: a server that does not answer must not keep the other peers waiting.
+_INSTALL_SECONDS: Final = 1200
 # Replaced by the open loop's generator with the time of the arrival; any text in the closed loop.
 ID: Final = "@ID@"
 
@@ -132,7 +134,10 @@ def environment(peer: Peer, folder: Path, index: Sequence[str] = ()) -> Path:
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"{' '.join(command[1:4])} was not done within {error.timeout:.0f} s") from error
     if done.returncode != 0:
         raise BenchmarkError(f"{' '.join(command[1:4])} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
 

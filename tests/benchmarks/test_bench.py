@@ -1,11 +1,12 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from benchmarks.bench import headline, percent_of_peak, section, throughput_table, weights, write_docs
-from benchmarks.http import LOADS
-from benchmarks.process import Weight
+from benchmarks import openvino
+from benchmarks.bench import headline, measure_extra, percent_of_peak, section, throughput_table, write_docs
+from benchmarks.http import FULL, LOADS, QUICK
+from benchmarks.process import Weight, weights
 from benchmarks.targets import TARGETS, lookup
 from benchmarks.wrk import BenchmarkError
 
@@ -39,6 +40,9 @@ def result() -> dict[str, Any]:
         **headline(runs, OPENED),
         **weights(Weight(180_000_000, 150_000_000, 20, 1)),
         "cold_start_s": 0.9,
+        "first_request_ratio": {"median": 1.1, "longest": 1.3},
+        "openvino": None,
+        "openvino_why_not": openvino.NOT_INSTALLED,
         "engine": "onnxruntime",
         "variant": "int8",
         "limits": {"short": limit, "long": limit | {"percent_of_peak": None}},
@@ -95,6 +99,27 @@ def test_the_page_gets_the_last_run_between_its_marks(tmp_path: Path) -> None:
     assert text.endswith("after\n")
     assert "old" not in text
     assert section(result()) in text
+
+
+def test_the_page_says_what_openvino_does_or_why_it_does_not() -> None:
+    assert "With the OpenVINO extra: not installed: pip install slipway[openvino]." in section(result())
+
+
+def setting() -> openvino.Setting:
+    """Of a measurement that is not made."""
+    return cast("openvino.Setting", None)
+
+
+def test_a_quick_run_leaves_openvino_out_and_says_so() -> None:
+    assert measure_extra(setting(), QUICK) == ({"openvino": None, "openvino_why_not": "left out by --quick"}, {})
+
+
+def test_what_openvino_cannot_do_costs_nothing_that_was_measured_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: openvino.Setting) -> None:
+        raise BenchmarkError(openvino.NOT_INSTALLED)
+
+    monkeypatch.setattr(openvino, "measure", fail)
+    assert measure_extra(setting(), FULL)[0] == {"openvino": None, "openvino_why_not": openvino.NOT_INSTALLED}
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:

@@ -1,14 +1,34 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from artifact.repository import Repository
 from benchmarks import http
-from benchmarks.http import NOBODYS, YARDSTICKS, Target, compare, run_load, summarize, tokens_of
+from benchmarks.http import (
+    LOADS,
+    NOBODYS,
+    QUICK,
+    YARDSTICKS,
+    Target,
+    as_shipped,
+    closed_figures,
+    compare,
+    engine_of,
+    make_gauge,
+    run_load,
+    summarize,
+    tokens_of,
+)
 from benchmarks.peers.encoder import TokenCounter
 from benchmarks.process import Server
 from benchmarks.share import Share
+from benchmarks.workload import Workload
 from benchmarks.wrk import BenchmarkError, Load
+from inference.engines import Choice, open_cache
+from inference.plan import candidates
+from tests.tiny_artifact import publish_tiny
 
 PAGE = """\
 # HELP slipway_tokens_total Tokens of executed inputs.
@@ -122,3 +142,50 @@ def test_repetitions_become_a_median_and_a_range_for_each_load() -> None:
     assert found.keys() == {"short-32", "short-8"}
     assert found["short-32"]["requests_per_second"] == {"median": 2, "low": 1, "high": 3, "runs": 3}
     assert "speedup" not in found["short-8"]
+
+
+def test_the_limit_is_that_of_the_engine_which_serves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino")
+    publish_tiny(tmp_path)
+    workload = Workload("test", ("good", "bad film"), ("a dull , boring movie",), (("good", "bad film"),))
+    plan = replace(QUICK, reference_seconds=0.0, grid_seconds=0.0)
+    served = {"variant": "fp32", "engine": "openvino"}
+    gauge, grids = make_gauge(Repository(tmp_path).open("sentiment"), served, workload, plan, None, {})
+    assert gauge.limit.engine == "openvino"
+    assert grids.keys() == {"short", "long"}
+    assert gauge.read("short")["limit"] > 0
+    assert "The limit of fp32 on openvino, short texts" in capsys.readouterr().out
+
+
+def test_the_engine_is_the_one_of_the_version_that_answers() -> None:
+    versions = [
+        {"name": "sentiment", "version": 1, "engine": "onnxruntime"},
+        {"name": "sentiment", "version": 2, "engine": "openvino-bf16"},
+        {"name": "sentiment", "version": 3, "engine": None},
+    ]
+    assert engine_of({"models": versions}, {"name": "sentiment", "version": 2}) == "openvino-bf16"
+    with pytest.raises(BenchmarkError, match="sentiment:3"):
+        engine_of({"models": versions}, {"name": "sentiment", "version": 3})
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_what_the_default_image_lacks_is_not_served_for_it(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
+    publish_tiny(tmp_path / "models")
+    artifact = Repository(tmp_path / "models").open("sentiment")
+    assert as_shipped(artifact, None) == {}
+    cache = open_cache(tmp_path / "cache")
+    plan = next(each for each in candidates(artifact.manifest, cache.cpu, cache.installed) if each.engine == engine)
+    cache.write(artifact, Choice(plan, "a test"), [])
+    assert as_shipped(artifact, None) == ({} if engine == "onnxruntime" else {"SLIPWAY_ENGINE": "onnxruntime"})
+    assert as_shipped(artifact, "fp32") == {}
+
+
+def test_figures_that_do_not_apply_are_none() -> None:
+    runs = [{**RUN, "kind": kind, "clients": clients} for kind, clients in LOADS if kind != "mixed"]
+    found = closed_figures(runs)
+    assert found["ratio"] is None
+    assert found["p99_ms"] == {"1": 70.0, "8": 70.0, "32": 70.0, "128": 70.0}

@@ -4,8 +4,22 @@ from pathlib import Path
 import pytest
 
 from artifact.repository import Artifact, Repository
-from benchmarks.limit import Layout, Reference, Sample, best, choose_variant, grid, main, measure_grid, print_grid
+from benchmarks.limit import (
+    Layout,
+    Reference,
+    Sample,
+    best,
+    choose_variant,
+    computes_in,
+    grid,
+    main,
+    measure_grid,
+    print_grid,
+)
 from benchmarks.share import Share
+from inference.backends.base import Backend
+from inference.backends.registry import open_backend
+from inference.tasks.registry import open_task
 from tests.tiny_artifact import publish_tiny
 
 TEXTS = ["a good film", "bad", "the film is very good and warm and funny", "a mess"] * 3
@@ -78,6 +92,33 @@ def test_a_lone_text_and_a_padded_body_are_timed(reference: Reference) -> None:
     sample = reference.padded_batch([TEXTS[:4], TEXTS[4:8]], Layout(2, 1, True, 4), seconds=0.01)
     assert sample.texts % 4 == 0
     assert sample.rate > 0
+
+
+def test_every_layout_runs_on_the_engine_that_was_asked_for(artifact: Artifact) -> None:
+    pytest.importorskip("openvino")
+    reference = Reference.of(artifact, artifact.manifest.variants[0], "openvino")
+    assert reference.engine == "openvino"
+    for layout in (Layout(2, 1, True, 4), Layout(2, 1, False, 4), Layout(1, 2, True, 4)):
+        assert reference.run(TEXTS, layout, seconds=0).texts == len(TEXTS)
+
+
+def test_a_session_is_shared_by_as_many_workers_as_it_was_opened_for(artifact: Artifact) -> None:
+    opened: list[tuple[int, int]] = []
+
+    def opener(workers: int, threads: int) -> Backend:
+        opened.append((workers, threads))
+        return open_backend(artifact, artifact.manifest.variants[0], workers=workers, threads=threads)
+
+    reference = Reference("counted", open_task(artifact), opener)
+    for layout in (Layout(2, 1, True, 4), Layout(2, 1, True, 8), Layout(2, 1, False, 4), Layout(1, 2, True, 4)):
+        reference.run(TEXTS, layout, seconds=0)
+    assert opened == [(2, 1), (1, 1), (1, 1), (1, 2)]
+
+
+def test_bfloat16_is_compared_with_its_own_peak(artifact: Artifact) -> None:
+    variant = artifact.manifest.variants[0]
+    assert computes_in(variant, "openvino-bf16") == "bf16"
+    assert computes_in(variant, "openvino") == computes_in(variant, None) == "fp32"
 
 
 def test_variants_are_chosen_by_name(artifact: Artifact) -> None:

@@ -1,11 +1,23 @@
+import json
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import pytest
 
+from benchmarks.bench import RESULTS
 from benchmarks.process import Server, Weight
-from benchmarks.soak import Sample, failures, mixed_lengths, report, summarize, watch
+from benchmarks.soak import (
+    Sample,
+    failures,
+    mixed_lengths,
+    report,
+    results_folder,
+    summarize,
+    watch,
+    write_samples,
+)
 from benchmarks.workload import Workload
 from benchmarks.wrk import BenchmarkError, Load
 
@@ -67,6 +79,20 @@ def test_files_that_stay_open_are_a_failure() -> None:
 def test_files_that_come_and_go_are_none() -> None:
     assert failures(files(10, 10, 10, 40, 10, 40), load()) == []
     assert failures(files(26, 26, 27, 28, 26, 27), load()) == []
+
+
+def test_only_a_full_run_writes_into_the_repository_unasked(tmp_path: Path) -> None:
+    assert results_folder(None, 1) is None
+    assert results_folder(None, 29.9) is None
+    assert results_folder(None, 30) == RESULTS
+    assert results_folder(tmp_path, 1) == results_folder(tmp_path, 30) == tmp_path
+
+
+def test_samples_are_kept_with_the_result(tmp_path: Path) -> None:
+    write_samples(tmp_path / "new", {"requests": 3}, files(10, 11))
+    kept = json.loads((tmp_path / "new" / "soak.json").read_text(encoding="utf-8"))
+    assert kept["requests"] == 3
+    assert [sample["open_files"] for sample in kept["samples"]] == [10, 11]
 
 
 def test_no_speed_and_no_memory_is_a_failure() -> None:

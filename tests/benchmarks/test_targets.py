@@ -38,6 +38,14 @@ def test_bounds_hold_at_their_edge() -> None:
     assert not Target("t", ("x",), 0.6).met(0.59)
 
 
+def test_a_figure_without_a_bound_is_stated_and_not_judged() -> None:
+    rows = {target.path: verdict for target, _, verdict in judge({"first_request_ratio": {"median": 9.0}})}
+    assert rows["first_request_ratio", "median"] == ""
+    assert rows["first_request_ratio", "longest"] == "not measured"
+    table = as_markdown({"first_request_ratio": {"median": 1.08}})
+    assert "| first request over a later one, median length | as measured | 1.08 x |  |  |  |" in table
+
+
 def test_tables_have_a_row_for_every_target() -> None:
     text, markdown = as_text(RESULT), as_markdown(RESULT)
     assert len(text.splitlines()) == len(markdown.splitlines()) == len(TARGETS) + 2

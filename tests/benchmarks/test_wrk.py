@@ -1,5 +1,9 @@
+import os
+from pathlib import Path
+
 import pytest
 
+from benchmarks import wrk
 from benchmarks.wrk import BenchmarkError, last_json, parse_closed, parse_open
 
 # What wrk 4.1.0 and wrk.lua printed here.
@@ -78,3 +82,13 @@ def test_a_refusal_that_echoes_no_id_counts_by_the_windows_share() -> None:
 def test_other_output_is_no_result(text: str) -> None:
     with pytest.raises(BenchmarkError):
         last_json(text)
+
+
+def test_a_generator_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "wrk"
+    program.write_text("#!/bin/sh\nexec tail -f /dev/null\n", encoding="ascii")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(wrk, "_GRACE_SECONDS", 0.05)
+    with pytest.raises(BenchmarkError, match="did not end within 0 s"):
+        wrk.run_closed("http://127.0.0.1:1", tmp_path / "bodies", clients=1, seconds=0)
