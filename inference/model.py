@@ -166,7 +166,7 @@ class Model:
     def warm_up(self) -> None:
         """Run the shapes that will come, through queue and workers, before anybody waits for them.
 
-        Single texts at the artifact's recorded length quantiles, then as many texts at once as all workers take.
+        Single texts at the artifact's recorded length quantiles, then the longest execution on every worker at once.
         """
         tokens = quantile_function(self.manifest.length_quantiles)
         lengths = [min(self.task.max_input_tokens, tokens(share)) for share in _WARM_UP_SHARES]
@@ -174,10 +174,9 @@ class Model:
         texts = sample_texts(texts, lengths, lambda text: self.task.prepare(text, truncate=True).tokens)
         for text in texts:
             self.predict([text], truncate=True)
-        full = self.plan.workers * self.limits.max_batch_size
-        self.predict(
-            [texts[place % len(texts)] for place in range(min(full, self.limits.max_queue_size))], truncate=True
-        )
+        together = min(self.limits.max_batch_size, max(1, self.limits.max_batch_tokens // max(lengths)))
+        full = min(self.plan.workers * together, self.limits.max_queue_size)
+        self.predict(texts[-1:] * full, truncate=True)
 
     def submit(self, request: Request, on_done: Callable[[Ticket], None]) -> Ticket:
         """Check and queue a request; returns at once. `on_done` is called exactly once.

@@ -15,7 +15,11 @@ from service.metrics import Metrics
 from service.registry import Registry, Served, Status
 
 if TYPE_CHECKING:
+    import asyncio
+
     from starlette.types import Scope
+
+    from service.protocol import Connection
 
 INFO: Final = "slipway.info"
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
@@ -23,6 +27,16 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACEPARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?"
 )
+
+
+@dataclass(eq=False)
+class Traffic:
+    """What the connections of one server have in common; has what uvicorn's protocol reads and writes of its state."""
+
+    connections: "set[Connection]" = field(default_factory=set)
+    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
+    default_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    total_requests: int = 0
 
 
 @dataclass(eq=False)

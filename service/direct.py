@@ -63,17 +63,21 @@ class DirectCycle:
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
-        self.message_event = asyncio.Event()
         self._context = context
         self._transport = transport
         self._default_headers = default_headers
         self._on_response = on_response
         self._started = time.perf_counter()
         self._info = RequestInfo(headers)
-        self._exchange = Exchange(context, self._info, self._answer)
+        self._exchange: Exchange | None = Exchange(context, self._info, self._answer)
         self._content_type = next((value.decode("latin-1") for name, value in headers if name == b"content-type"), None)
         self._parts: list[bytes] = []
         context.in_flight += 1
+
+    @property
+    def message_event(self) -> asyncio.Event:
+        """What uvicorn sets when the connection is lost. Nobody waits here, so there is none before it asks."""
+        return asyncio.Event()
 
     def feed(self, part: bytes) -> None:
         """A part of the body."""
@@ -81,7 +85,8 @@ class DirectCycle:
 
     def begin(self) -> None:
         """The body is whole."""
-        self._exchange.begin(b"".join(self._parts), self._content_type)
+        if self._exchange is not None:
+            self._exchange.begin(b"".join(self._parts), self._content_type)
 
     def too_slow(self) -> None:
         """The body did not arrive in time."""
@@ -91,7 +96,7 @@ class DirectCycle:
     def left(self) -> None:
         """The connection is gone. Without a whole body there is nothing to wait for."""
         self.disconnected = True
-        if not self._exchange.leave():
+        if self._exchange is None or not self._exchange.leave():
             self._finish(0)
 
     def _answer(self, reply: Reply) -> None:
@@ -107,6 +112,7 @@ class DirectCycle:
 
     def _finish(self, status: int) -> None:
         self.response_complete = True
+        self._exchange = None  # it holds us: what counting frees costs no search for what only holds itself
         self._context.in_flight -= 1
         self._info.status = status
         record(self._context, self._info, "POST", ROUTE, time.perf_counter() - self._started)

@@ -5,7 +5,7 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from service.link import Link, Phase, Report
@@ -24,8 +24,8 @@ _PATIENCE_SECONDS: Final = 5.0
 class Door(Protocol):
     """Opened once, closed once, by the server whose connections come through it."""
 
-    async def open(self, make: Make, on_end: Callable[[], None]) -> None:
-        """Let connections in; `on_end` is called when none will come any more and nobody asked for that."""
+    async def open(self, make: Awaitable[Make], on_end: Callable[[], None]) -> None:
+        """Let connections in once `make` is there; `on_end`: none will come any more and nobody asked for that."""
 
     async def close(self, delay: float) -> None:
         """Let them in for `delay` seconds more, then no longer; none that was accepted is lost."""
@@ -41,10 +41,11 @@ class OwnDoor:
         self._listener = listener
         self._server: asyncio.Server | None = None
 
-    async def open(self, make: Make, on_end: Callable[[], None]) -> None:
-        """Accept from now on. It never ends by itself."""
-        self._server = await asyncio.get_running_loop().create_server(make, sock=self._listener, backlog=_BACKLOG)
+    async def open(self, make: Awaitable[Make], on_end: Callable[[], None]) -> None:
+        """Who connects before `make` is there waits in the kernel. It never ends by itself."""
         say_listening(self._listener)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(await make, sock=self._listener, backlog=_BACKLOG)
 
     async def close(self, delay: float) -> None:
         """Closing resets what the kernel has accepted and we have not: first nothing new may begin."""
@@ -68,9 +69,9 @@ class SharedDoor:
         self._arriving: set[asyncio.Task[object]] = set()
         self._ended = asyncio.Event()
 
-    async def open(self, make: Make, on_end: Callable[[], None]) -> None:
+    async def open(self, make: Awaitable[Make], on_end: Callable[[], None]) -> None:
         """Take what the supervisor gives."""
-        self._make, self._on_end = make, on_end
+        self._make, self._on_end = await make, on_end
         asyncio.get_running_loop().add_reader(self._link.fileno(), self._take)
         self.tell(Phase.NOT_READY, 0)
 

@@ -66,6 +66,7 @@ class Exchange:
             self._ticket.fail(error, time.perf_counter())
 
     def _answered(self, ticket: Ticket, served: Served) -> None:
+        self._ticket = None  # it holds us (service/direct.py says why that matters)
         if self._deadline is not None:
             self._deadline.cancel()
         try:

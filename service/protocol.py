@@ -9,7 +9,7 @@ import fcntl
 import struct
 import termios
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -216,10 +216,3 @@ class Connection(HttpToolsProtocol):
         headers = (*self.server_state.default_headers, *info.headers())
         self.transport.write(as_bytes(reply, headers, keep_alive=False))
         self.transport.close()
-
-
-def protocol_factory(
-    config: Config, server_state: ServerState, loop: asyncio.AbstractEventLoop, context: Context, bounds: Bounds
-) -> Any:
-    """What the loop calls for every connection."""
-    return lambda: Connection(config, server_state, loop, context, bounds)

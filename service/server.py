@@ -1,8 +1,9 @@
 """One process: listens, loads, serves, drains. `serve` runs alone, `work` is one of several (service/supervisor.py).
 
-Phases, in order: signals are handled; the socket listens (liveness answers from here on); models load; the first ready
-moment; a signal. Then architecture promise 5: not ready at once; still accepting for the drain delay, each answer
-closing its connection; the socket closes; what was accepted is answered; exit.
+Phases, in order: signals are handled; the socket listens; models load while what answers is imported (liveness answers
+as soon as that is done); the first ready moment; a signal. Then architecture promise 5: not ready at once; still
+accepting for the drain delay, each answer closing its connection; the socket closes; what was accepted is answered;
+exit.
 """
 
 import asyncio
@@ -14,12 +15,11 @@ import sys
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final
 
 import uvloop
-from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from artifact.files import cache_dir
 from artifact.repository import Artifact, Repository
@@ -29,15 +29,16 @@ from inference.model import Model, Options
 from inference.plan import Wish
 from inference.policy import Limits
 from service import heap, logs
-from service.app import create_app
 from service.bridge import Bridge
 from service.config import Settings
-from service.context import Context
+from service.context import Context, Traffic
 from service.door import Door, Make, OwnDoor, SharedDoor, try_to_listen
 from service.link import Phase, Place
 from service.metrics import Metrics, share_values
-from service.protocol import Bounds, Connection, protocol_factory
-from service.registry import Load, Registry
+from service.registry import Load, Registry, in_thread
+
+if TYPE_CHECKING:
+    from service.protocol import Connection
 
 # How long open connections are still read after the socket closed: a request on its way then gets its answer.
 _LINGER_SECONDS: Final = 1.0
@@ -121,6 +122,13 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def _make_front(context: Context, traffic: Traffic, loop: asyncio.AbstractEventLoop) -> Make:
+    """What makes the protocol of each connection. Importing FastAPI takes as long as models take to load."""
+    from service.front import make_front
+
+    return make_front(context, traffic, loop)
+
+
 class Server:
     """One process's life. `run` is called once."""
 
@@ -130,8 +138,9 @@ class Server:
         self._door = door
         self._load = load
         self._shared = shared
-        self._state = ServerState()
+        self._traffic = Traffic()
         self._stop = asyncio.Event()
+        self._opened = asyncio.Event()
         self._signals: list[signal.Signals] = []
         self._was_ready = False
         self.context: Context
@@ -140,8 +149,10 @@ class Server:
         """Serve until a signal, then drain. Returns the exit status."""
         loop = asyncio.get_running_loop()
         context = self.context = self._make_context(loop)
-        await self._door.open(self._make_factory(loop, context), self._leave)
-        background = [loop.create_task(self._load_models(context)), loop.create_task(self._keep_current())]
+        background = [loop.create_task(self._load_models(context))]
+        await self._door.open(in_thread(partial(_make_front, context, self._traffic, loop)), self._leave)
+        self._opened.set()
+        background.append(loop.create_task(self._keep_current()))
         await self._stop.wait()
         answered = await self._drain(context)
         for task in background:
@@ -176,33 +187,11 @@ class Server:
             default_model=settings.default_model,
             poll_seconds=settings.repository_poll_seconds,
         )
-        return Context(settings, metrics, registry, Bridge(loop), connections=self._state.connections)
-
-    def _make_factory(self, loop: asyncio.AbstractEventLoop, context: Context) -> Make:
-        """What makes the protocol of each connection."""
-        settings = self._settings
-        config = Config(
-            create_app(context),
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=settings.idle_timeout_seconds,  # type: ignore[arg-type]  # any number of seconds will do
-        )
-        config.load()
-        bounds = Bounds(
-            settings.header_timeout_seconds,
-            settings.body_timeout_seconds,
-            settings.max_header_bytes,
-            settings.max_connections,
-        )
-        return cast("Make", protocol_factory(config, self._state, loop, context, bounds))
+        return Context(settings, metrics, registry, Bridge(loop), connections=self._traffic.connections)
 
     async def _load_models(self, context: Context) -> None:
         await context.registry.run()
+        await self._opened.wait()
         heap.give_back()  # what reading and building models left behind
         self._was_ready = context.ready
         self._report()
@@ -213,7 +202,7 @@ class Server:
     async def _keep_current(self) -> None:
         """Keep the Date header right to the second, and what other processes are told of this one."""
         while True:
-            self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+            self._traffic.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
             if self._shared is not None:
                 self._refresh()
             await asyncio.sleep(1)
@@ -231,7 +220,7 @@ class Server:
         context = self.context
         context.turning_away = self._shared is not None and not context.ready
         phase = Phase.LEAVING if context.draining else Phase.READY if context.ready else Phase.NOT_READY
-        self._door.tell(phase, len(self._state.connections))
+        self._door.tell(phase, len(self._traffic.connections))
 
     async def _drain(self, context: Context) -> bool:
         """Promise 5. True when everything accepted was answered in time."""
@@ -253,7 +242,7 @@ class Server:
     async def _answer_all(self, deadline: float) -> bool:
         """Wait for open requests; close connections that have none, once nothing can be on its way any more."""
         linger = time.perf_counter() + _LINGER_SECONDS
-        while self._state.connections or self._state.tasks:
+        while self._traffic.connections or self._traffic.tasks:
             now = time.perf_counter()
             if now > deadline:
                 return self._abort()
@@ -263,15 +252,15 @@ class Server:
             await asyncio.sleep(_TICK_SECONDS)
         return True
 
-    def _idle_connections(self) -> Iterator[Connection]:
-        for connection in list(self._state.connections):
-            if isinstance(connection, Connection) and connection.idle and not connection.unread:
+    def _idle_connections(self) -> "Iterator[Connection]":
+        for connection in list(self._traffic.connections):
+            if connection.idle and not connection.unread:
                 yield connection
 
     def _abort(self) -> bool:
         """Time is up. True if nobody was owed an answer."""
         owed = self.context.in_flight
-        for connection in list(self._state.connections):
+        for connection in list(self._traffic.connections):
             connection.transport.abort()
         return owed == 0
 

@@ -1,6 +1,7 @@
 """The ordinary request, answered on its connection: everything HTTP allows around it still holds."""
 
 import contextlib
+import gc
 import json
 import socket
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.direct import is_ordinary
+from inference.ticket import Ticket
+from service.direct import DirectCycle, is_ordinary
 from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, Running, loading, running, until
 
 BODY = b'{"inputs": "good"}'
@@ -79,6 +81,25 @@ def test_a_client_that_keeps_nothing_alive_is_closed(service: Running, lines: tu
         assert status.endswith(b"200 OK")
         assert headers[b"connection"] == b"close"
         assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("body", [BODY, b'{"inputs": 1}'])
+def test_what_a_request_needed_is_gone_without_a_search_for_garbage(service: Running, body: bytes) -> None:
+    def kept() -> int:
+        return sum(isinstance(each, (DirectCycle, Ticket)) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        with _connected(service) as client:
+            before = kept()
+            for _ in range(20):
+                client.sendall(_post(body))
+                _read(client)
+            # A connection holds its last request until the next one comes, a worker its last batch.
+            assert kept() <= before + 2
+    finally:
+        gc.enable()
 
 
 def test_a_body_in_pieces_is_one_body(service: Running) -> None:

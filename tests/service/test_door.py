@@ -1,11 +1,12 @@
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import cast
 
 import pytest
 import uvloop
 
-from service.door import SharedDoor, drop_new_connections, listen
+from service.door import OwnDoor, SharedDoor, drop_new_connections, listen
 from service.link import Link, Phase, Report
 from tests.service.fakes import PATIENCE_SECONDS, accepts
 
@@ -20,6 +21,28 @@ class _Greeter(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set()
+
+
+async def _made(make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+    return make
+
+
+def test_who_connects_before_there_is_an_answer_to_give_waits_for_it() -> None:
+    async def scenario() -> bytes:
+        listener = listen("127.0.0.1", 0)
+        door = OwnDoor(listener)
+        front: asyncio.Future[Callable[[], asyncio.Protocol]] = asyncio.get_running_loop().create_future()
+        with listener, socket.create_connection(listener.getsockname(), 1) as early:
+            opening = asyncio.create_task(door.open(front, lambda: None))
+            lost = asyncio.Event()
+            front.set_result(lambda: _Greeter(lost))
+            await opening
+            await asyncio.wait_for(lost.wait(), PATIENCE_SECONDS)
+            greeting = early.recv(10)
+            await door.close(0)
+        return greeting
+
+    assert uvloop.run(scenario()) == b"hello"
 
 
 def test_a_connection_made_before_the_socket_closes_is_not_reset() -> None:
@@ -46,7 +69,7 @@ def test_what_was_given_before_the_end_is_still_taken() -> None:
             ours.give(server)
             ours.end()
             lost = asyncio.Event()
-            await door.open(lambda: _Greeter(lost), lambda: ended.append("ended"))
+            await door.open(_made(lambda: _Greeter(lost)), lambda: ended.append("ended"))
             door.tell(Phase.READY, 3)
             await door.close(0)
             await asyncio.wait_for(lost.wait(), PATIENCE_SECONDS)
@@ -66,7 +89,7 @@ def test_a_supervisor_that_does_not_end_is_waited_for_no_longer_than_agreed(monk
     async def scenario() -> None:
         ours, theirs = Link.pair()
         door = SharedDoor(theirs, 0.01)
-        await door.open(asyncio.Protocol, lambda: None)
+        await door.open(_made(asyncio.Protocol), lambda: None)
         await door.close(0)
         ours.close()
         theirs.close()
