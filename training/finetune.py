@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,6 +37,7 @@ from training.recipe import Recipe, TrainingSection
 from training.sources import EncoderFolder
 from training.surgery import is_cut, load_cut
 from training.temperature import best_temperature, divide_logits
+from training.windowing import Row, averaged, training_rows, windowed
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Attention = Literal["eager", "sdpa"]
@@ -51,7 +53,9 @@ _FALLBACK_TOKENS: Final = 512
 _BF16_WORTH_IT: Final = 1.15
 _SGD_MOMENTUM: Final = 0.9
 # Fields of [training] that the first runs did not have.
-_LATER: Final = frozenset({"class_weights", "optimizer", "dropout", "frozen_layers", "encoder_layers"})
+_LATER: Final = frozenset(
+    {"class_weights", "optimizer", "dropout", "frozen_layers", "encoder_layers", "window_tokens", "max_text_tokens"}
+)
 # What encoders call their dropout rates.
 _DROPOUTS: Final = (
     "hidden_dropout_prob",
@@ -79,6 +83,9 @@ class CurvePoint(BaseModel):
 class FineTuned(BaseModel):
     """A finished run. Tokens count the special ones; quantiles are those of the training split, uncut.
 
+    `max_input_tokens` is the longest text that may be sent, which is read in windows of `window_tokens` where the
+    recipe says so.
+
     `temperature` is what the best checkpoint's logits were divided by, 1 where nothing was, None where nobody knows.
     `threads` is what torch computed with; 0 in runs of before it was kept.
     """
@@ -96,6 +103,7 @@ class FineTuned(BaseModel):
     resumed: bool
     curve: tuple[CurvePoint, ...]
     max_input_tokens: int
+    window_tokens: int | None = None
     length_quantiles: dict[str, int]
 
 
@@ -119,7 +127,8 @@ def fine_tune(
 
     `callbacks` watch the Trainer and may stop it; a run found finished calls none. `report_to` names integrations of
     the Trainer (training/track.py). Raises FineTuneFailed when the loss is not a number or the disk refuses,
-    SourceUnavailable when the encoder cannot be loaded, RecipeInvalid when it has fewer layers than the recipe wants.
+    SourceUnavailable when the encoder cannot be loaded, RecipeInvalid when it has fewer layers or positions than the
+    recipe wants.
     """
     with quiet():
         try:
@@ -206,14 +215,30 @@ def predict_logits(
     texts: Sequence[str],
     *,
     max_tokens: int,
+    window_tokens: int | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Logits of shape (texts, labels), by torch: the reference that every exported variant is held against."""
-    encoded = _tokenised(tokenizer, texts, max_tokens)
-    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]["input_ids"]))
-    logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
-    task = progress.add_task("Predicting", total=len(texts)) if progress else None
+    """Logits of shape (texts, labels), by torch: the reference that every exported variant is held against.
+
+    With `window_tokens` they are the mean over the windows that serving reads a text in.
+    """
+    rows, owners = windowed(tokenizer, texts, max_tokens, window_tokens)
+    return averaged(row_logits(model, tokenizer, rows, batch_size=batch_size, progress=progress), owners)
+
+
+def row_logits(
+    model: transformers.PreTrainedModel,
+    tokenizer: transformers.PreTrainedTokenizerFast,
+    encoded: Sequence[Row],
+    *,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float32]:
+    """Logits of shape (rows, labels) for texts that are tokenized, by torch, in batches of like length."""
+    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]["input_ids"]))
+    logits = np.zeros((len(encoded), model.config.num_labels), dtype=np.float32)
+    task = progress.add_task("Predicting", total=len(encoded)) if progress else None
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt").to(model.device)
@@ -236,6 +261,17 @@ def max_input_tokens(model: transformers.PreTrainedModel, tokenizer: transformer
         return positions - _positions_lost_to_padding(model)
     own: int = tokenizer.model_max_length
     return own if 0 < own < _UNBOUNDED_TOKENS else _FALLBACK_TOKENS
+
+
+def text_limit(section: TrainingSection, positions: int) -> int:
+    """Tokens of the longest text that can be read, special ones included. Raises RecipeInvalid for too wide a one."""
+    if section.window_tokens is None:
+        return positions
+    if section.window_tokens > positions:
+        raise RecipeInvalid(
+            f"training.window_tokens: {section.window_tokens}, but the encoder has {positions} positions"
+        )
+    return section.max_text_tokens
 
 
 def parameter_groups(model: transformers.PreTrainedModel, section: TrainingSection) -> list[dict[str, Any]]:
@@ -371,25 +407,22 @@ class _Job:
         """Seed, load the encoder, and take up the run directory or clear it; nothing is trained."""
         transformers.set_seed(self._recipe.training.seed)
         model, tokenizer = _load_encoder(self._encoder, self._recipe)
+        positions = max_input_tokens(model, tokenizer)
+        limit = text_limit(self._recipe.training, positions)
         run = _begin(self._run_dir, key, lambda: choose_precision(self._recipe.training.precision, model))
-        limit = max_input_tokens(model, tokenizer)
-        return _Begun(self._trainer(model, tokenizer, run.precision, limit), run.precision, limit)
+        return _Begun(self._trainer(model, tokenizer, run.precision, positions), run.precision, limit)
 
     def _trainer(
         self,
         model: transformers.PreTrainedModel,
         tokenizer: transformers.PreTrainedTokenizerFast,
         precision: Precision,
-        limit: int,
+        positions: int,
     ) -> transformers.Trainer:
         section = self._recipe.training
-        cut = min(section.max_tokens, limit)
-        train = _examples(tokenizer, self._prepared.train, soft_targets(self._prepared.train, self._recipe), cut)
-        # Validation asks for the plain label: that is what the finished model is judged by.
-        plain = np.eye(len(self._recipe.labels), dtype=np.float32)[self._prepared.validation.labels]
-        validation = _examples(tokenizer, self._prepared.validation, plain, cut)
-        # Metrics do not ask for an order, and like lengths together pad least.
-        validation.sort(key=lambda example: len(example["input_ids"]))
+        rows = training_rows(tokenizer, self._prepared.train.texts, section, positions)
+        train = _examples(rows, soft_targets(self._prepared.train, self._recipe))
+        validation, owners = self._validation(tokenizer, positions)
         freeze(model, section.frozen_layers)
         trainer = _Trainer(
             model=model,
@@ -399,7 +432,7 @@ class _Job:
             data_collator=_Collator(tokenizer),
             processing_class=tokenizer,
             compute_loss_func=soft_cross_entropy,
-            compute_metrics=_validation_metrics,
+            compute_metrics=partial(_validation_metrics, owners=owners),
             optimizers=(optimizer_of(model, section), None),
             callbacks=[
                 transformers.EarlyStoppingCallback(section.patience),
@@ -410,6 +443,20 @@ class _Job:
         # The one that prints a dictionary to stdout at every reading; _Watch shows the same.
         trainer.remove_callback(transformers.PrinterCallback)
         return trainer
+
+    def _validation(
+        self, tokenizer: transformers.PreTrainedTokenizerFast, positions: int
+    ) -> tuple[list[dict[str, Any]], npt.NDArray[np.int64]]:
+        """The validation split as rows, and the number of the text each is of."""
+        section, split = self._recipe.training, self._prepared.validation
+        most = min(section.max_tokens, positions) if section.window_tokens is None else section.max_text_tokens
+        rows, owners = windowed(tokenizer, split.texts, most, section.window_tokens)
+        # Validation asks for the plain label: that is what the finished model is judged by.
+        plain = np.eye(len(self._recipe.labels), dtype=np.float32)[split.labels]
+        examples = _examples(rows, plain[owners])
+        # Metrics do not ask for an order, and like lengths together pad least.
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number]["input_ids"]))
+        return [examples[number] for number in order], owners[order]
 
     def _finish(self, begun: _Begun, *, resumed: bool, seconds: float) -> FineTuned:
         """Write the model beside its final place, rename it there, then drop the checkpoints."""
@@ -430,6 +477,7 @@ class _Job:
             resumed=resumed,
             curve=_curve(trainer.state.log_history),
             max_input_tokens=limit,
+            window_tokens=self._recipe.training.window_tokens,
             length_quantiles=_length_quantiles(trainer.processing_class, self._prepared.train.texts),
         )
         scratch = self._run_dir / "model.partial"
@@ -451,7 +499,10 @@ class _Job:
             return 1.0
         split = self._prepared.validation
         model.eval()
-        logits = predict_logits(model, tokenizer, split.texts, max_tokens=limit, progress=self._progress)
+        window = self._recipe.training.window_tokens
+        logits = predict_logits(
+            model, tokenizer, split.texts, max_tokens=limit, window_tokens=window, progress=self._progress
+        )
         temperature = best_temperature(logits, split.labels)
         if divide_logits(model, temperature):
             return temperature
@@ -644,10 +695,11 @@ def _arguments(
     )
 
 
-def _validation_metrics(outcome: transformers.EvalPrediction) -> dict[str, float]:
-    probabilities = softmax(outcome.predictions)
-    right = outcome.predictions.argmax(axis=1) == outcome.label_ids.argmax(axis=1)
-    loss = -(outcome.label_ids * np.log(np.clip(probabilities, 1e-15, 1))).sum(axis=1)
+def _validation_metrics(outcome: transformers.EvalPrediction, owners: npt.NDArray[np.int64]) -> dict[str, float]:
+    logits, targets = averaged(outcome.predictions, owners), averaged(outcome.label_ids, owners)
+    probabilities = softmax(logits)
+    right = logits.argmax(axis=1) == targets.argmax(axis=1)
+    loss = -(targets * np.log(np.clip(probabilities, 1e-15, 1))).sum(axis=1)
     return {"accuracy": float(right.mean()), "log_loss": float(loss.mean())}
 
 
@@ -762,19 +814,8 @@ def _curve(history: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
     return tuple(points)
 
 
-def _tokenised(
-    tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str], max_tokens: int
-) -> list[dict[str, list[int]]]:
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)
-    names = list(encoded.keys())
-    return [dict(zip(names, values, strict=True)) for values in zip(*(encoded[name] for name in names), strict=True)]
-
-
-def _examples(
-    tokenizer: transformers.PreTrainedTokenizerFast, split: Split, targets: npt.NDArray[np.float32], max_tokens: int
-) -> list[dict[str, Any]]:
-    encoded = _tokenised(tokenizer, split.texts, max_tokens)
-    return [{**inputs, "labels": target} for inputs, target in zip(encoded, targets, strict=True)]
+def _examples(rows: Sequence[Row], targets: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+    return [{**inputs, "labels": target} for inputs, target in zip(rows, targets, strict=True)]
 
 
 def _length_quantiles(tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str]) -> dict[str, int]:
