@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 READABLE_FORMAT_VERSIONS: Final = (FORMAT_VERSION - 1, FORMAT_VERSION)
 MANIFEST: Final = "manifest.json"
 GOLDEN: Final = "golden.json"
@@ -56,7 +56,7 @@ class FileRecord(_Part):
 
 
 class Limits(_Part):
-    """What one input may be."""
+    """What one input may be. With windows that is more than the graph takes in one row."""
 
     max_input_tokens: int = Field(ge=1)
 
@@ -71,6 +71,10 @@ class TextPreprocessing(_Part):
     `nfc-whitespace` is a function in `inference/tasks/text.py`; `transforms` is that function around the named steps,
     in order. A reader that does not know the steps does not know that value either, and refuses the artifact instead
     of answering about another text than the model was trained on.
+
+    A text of more than `window_tokens` tokens, special ones included, is read in windows, and its answer is the softmax
+    of the mean of their logits (`inference/tasks/windows.py` says where they lie). Readers of `format_version` 1 know
+    no windows.
     """
 
     tokenizer: FileName = "tokenizer.json"
@@ -79,6 +83,7 @@ class TextPreprocessing(_Part):
     stop_words: tuple[str, ...] = ()
     pad_token_id: int = 0
     pad_token_type_id: int = 0
+    window_tokens: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _says_whether_there_are_steps(self) -> Self:

@@ -28,6 +28,7 @@ from inference.backends.registry import open_backend
 from inference.layout import usable_cores
 from inference.tasks.base import Task
 from inference.tasks.registry import open_task
+from inference.tasks.windows import rows_of
 
 _BATCHES: Final = (1, 2, 4, 8, 16, 32)
 _QUICK_BATCHES: Final = (1, 4, 8)
@@ -108,7 +109,7 @@ class Reference:
     def infer(self, backend: Backend, texts: Iterable[str]) -> int:
         """Tokenize, stack and compute one batch; its tokens."""
         prepared = [self.task.prepare(text, truncate=True) for text in texts]
-        backend.infer(self.task.collate(prepared))
+        backend.infer(self.task.collate([row for each in prepared for row in rows_of(each)]))
         return sum(each.tokens for each in prepared)
 
     def run(self, texts: Sequence[str], layout: Layout, *, seconds: float) -> Sample:

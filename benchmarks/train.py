@@ -226,7 +226,8 @@ def our_logits(material: Material, progress: Progress) -> npt.NDArray[np.float32
     tuned = fine_tune(material.recipe, material.prepared, material.encoder, material.folder / "ours", progress)
     model, tokenizer = load_model(tuned.model_dir, None), load_tokenizer(tuned.model_dir)
     texts = material.prepared.validation.texts
-    return predict_logits(model, tokenizer, texts, max_tokens=tuned.max_input_tokens, progress=progress)
+    most, window = tuned.max_input_tokens, tuned.window_tokens
+    return predict_logits(model, tokenizer, texts, max_tokens=most, window_tokens=window, progress=progress)
 
 
 def plain_logits(material: Material, progress: Progress) -> npt.NDArray[np.float32]:

@@ -1,8 +1,10 @@
 """Dynamic batching on worker threads: a batch is what gathered while the workers were busy.
 
 There is no timer. A worker that becomes free tokenizes what arrived, takes the batch `policy.choose` names and runs
-it. All mutable state belongs to `Batcher` and is touched only under its one lock; tokenizing and computing happen
-outside it. A watchdog answers for executions that hang and puts a new worker in the place of the stuck one.
+it. What waits and runs is rows: an input each, or a window of a long one. Windows run in any order, on any worker and
+among any rows of like length; the execution that ends the last of an input merges them. All mutable state belongs to
+`Batcher` and is touched only under its one lock; tokenizing and computing happen outside it. A watchdog answers for
+executions that hang and puts a new worker in the place of the stuck one.
 """
 
 import logging
@@ -27,7 +29,7 @@ from inference.errors import (
 from inference.policy import Limits
 from inference.tasks.base import Prediction, Prepared, Task
 from inference.ticket import Ticket
-from inference.waiting import Entry, WaitingRoom
+from inference.waiting import Entry, WaitingRoom, rows
 
 Priority = Literal["interactive", "batch"]
 Outcome = Prediction | BackendFailed
@@ -55,6 +57,7 @@ class Observer(Protocol):
         self,
         *,
         inputs: int,
+        rows: int,
         real_tokens: int,
         padded_tokens: int,
         queue_seconds: Sequence[float],
@@ -62,11 +65,15 @@ class Observer(Protocol):
         inference_seconds: float,
         failed: bool,
     ) -> None:
-        """`queue_seconds` has one figure per input; the other times are those of the whole batch."""
+        """What was computed: `rows` with their tokens, which ended `inputs`, fewer where some were windows.
+
+        `queue_seconds` has one figure per input that ended, until the first of it ran, and `tokenization_seconds` is
+        theirs; `inference_seconds` is that of the execution.
+        """
         ...
 
     def inputs_done(self, inputs: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
-        """What went in and what came out of one execution, after its callers have been answered."""
+        """The inputs that ended with one execution and what came of them, after their callers have been answered."""
         ...
 
     def inputs_looked_up(self, *, hits: int, joined: int, misses: int) -> None:
@@ -171,7 +178,7 @@ class Batcher:
 
     @property
     def executing(self) -> int:
-        """Inputs a worker has taken and not yet answered."""
+        """Rows a worker has taken and not yet computed: inputs, and of a long one its windows."""
         return self._executing
 
     @property
@@ -347,8 +354,12 @@ class Batcher:
                 return execution
 
     def _prepare(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Tokenize; entries that can never run are answered here and left out."""
-        return [entry for entry in entries if not entry.ticket.done and self._prepared(entry)]
+        """Tokenize into rows to run; entries that can never run are answered here and left out."""
+        prepared: list[Entry] = []
+        for entry in entries:
+            if not entry.ticket.done and self._prepared(entry):
+                prepared += (entry,) if entry.prepared.windows == 1 else rows(entry)
+        return prepared
 
     def _prepared(self, entry: Entry) -> bool:
         started = time.perf_counter()
@@ -389,7 +400,7 @@ class Batcher:
         return execution
 
     def _finish(self, execution: Execution) -> None:
-        """Run one batch and give every entry its outcome."""
+        """Run one batch and give every input that ends with it its outcome."""
         batch, started = execution.batch, time.perf_counter()
         execution.started = started
         outcomes = self._infer(batch)
@@ -397,26 +408,56 @@ class Batcher:
         real = sum(entry.prepared.tokens for entry in batch)
         padded = max(entry.prepared.tokens for entry in batch) * len(batch)
         failed = any(isinstance(outcome, InferenceError) for outcome in outcomes)
+        entries, outcomes, starts = self._ended(batch, outcomes, started)
         if self._cache is not None:
             with self._lock:
                 if not execution.overdue:
-                    self._cache.keep(batch, outcomes)
-        settle(batch, outcomes, started=started, now=now)
+                    self._cache.keep(entries, outcomes)
+        settle(entries, outcomes, starts, now)
         with self._lock:
             if not failed and not execution.overdue:
                 self._cost.observe(real, padded, now - started)
         execution.observer.batch_done(
-            inputs=len(batch),
+            inputs=len(entries),
+            rows=len(batch),
             real_tokens=real,
             padded_tokens=padded,
-            queue_seconds=[max(0.0, started - entry.submitted - entry.tokenization_seconds) for entry in batch],
-            tokenization_seconds=sum(entry.tokenization_seconds for entry in batch),
+            queue_seconds=[
+                max(0.0, began - entry.submitted - entry.tokenization_seconds)
+                for entry, began in zip(entries, starts, strict=True)
+            ],
+            tokenization_seconds=sum(entry.tokenization_seconds for entry in entries),
             inference_seconds=now - started,
             failed=failed or execution.overdue,
         )
-        execution.observer.inputs_done([entry.prepared for entry in batch], outcomes)
+        execution.observer.inputs_done([entry.prepared for entry in entries], outcomes)
         if self._cache is not None:
-            execution.observer.inputs_answered_again(*shared(batch, outcomes))
+            execution.observer.inputs_answered_again(*shared(entries, outcomes))
+
+    def _ended(
+        self, batch: Sequence[Entry], outcomes: Sequence[Outcome], started: float
+    ) -> tuple[Sequence[Entry], Sequence[Outcome], Sequence[float]]:
+        """The inputs that end with an execution, what became of them and when each was begun.
+
+        A row that is an input ends with it. One in windows ends with the last of them, or the first that fails.
+        """
+        if not any(entry.whole for entry in batch):
+            return batch, outcomes, [started] * len(batch)
+        found = [self._end_of(entry, outcome, started) for entry, outcome in zip(batch, outcomes, strict=True)]
+        ended = [each for each in found if each is not None]
+        return [entry for entry, _, _ in ended], [outcome for _, outcome, _ in ended], [began for _, _, began in ended]
+
+    def _end_of(self, row: Entry, outcome: Outcome, started: float) -> tuple[Entry, Outcome, float] | None:
+        """The input that ends with a row, what became of it and when it was begun; None while windows are missing."""
+        whole = row.whole
+        if whole is None:
+            return row, outcome, started
+        with self._lock:
+            if not whole.add(row.place, outcome, started):
+                return None
+        if isinstance(outcome, Prediction):
+            outcome = self._task.merge([prediction for prediction in whole.predictions if prediction])
+        return whole.entry, outcome, whole.started
 
     def _infer(self, batch: Sequence[Entry]) -> Sequence[Outcome]:
         """One outcome per entry, whatever the backend does."""
@@ -460,9 +501,9 @@ class Batcher:
         fail(self._waiting.take_all(), error)
 
 
-def settle(batch: Sequence[Entry], outcomes: Sequence[Outcome], *, started: float, now: float) -> None:
-    """Give every entry exactly one outcome. A caller who left already has theirs."""
-    for entry, outcome in zip(batch, outcomes, strict=True):
+def settle(entries: Sequence[Entry], outcomes: Sequence[Outcome], starts: Sequence[float], now: float) -> None:
+    """Give every input exactly one outcome. A caller who left already has theirs."""
+    for entry, outcome, started in zip(entries, outcomes, starts, strict=True):
         if isinstance(outcome, InferenceError):
             entry.ticket.fail(outcome, now)
         else:

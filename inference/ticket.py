@@ -27,7 +27,8 @@ class Timings:
 class Answer:
     """What a request gets: one prediction, token count and truncation flag per input, in the order sent.
 
-    `cached` holds the indices of inputs that were answered from the response cache.
+    `cached` holds the indices of inputs that were answered from the response cache, `windows` in how many each input
+    was read.
     """
 
     predictions: tuple[Prediction, ...]
@@ -35,6 +36,7 @@ class Answer:
     truncated: tuple[bool, ...]
     timings: Timings
     cached: frozenset[int] = frozenset()
+    windows: tuple[int, ...] = ()
 
 
 class Ticket:
@@ -121,6 +123,7 @@ class Ticket:
             truncated=tuple(prepared.truncated for prepared, _ in outcomes),
             timings=self._timings(self._finished),
             cached=frozenset(self._recalled),
+            windows=tuple(prepared.windows for prepared, _ in outcomes),
         )
 
     def _timings(self, finished: float) -> Timings:

@@ -1,13 +1,16 @@
 """The waiting room: inputs that were accepted and are not yet executing. Plain state; its owner holds the lock."""
 
 import bisect
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from inference.errors import BackendFailed
 from inference.flight import Flight
 from inference.policy import Limits, choose
-from inference.tasks.base import Prepared
+from inference.tasks.base import Prediction, Prepared
+from inference.tasks.windows import rows_of
 from inference.ticket import Ticket
 
 UNPREPARED = Prepared((), 0)
@@ -18,7 +21,11 @@ _TOKENS_PER_CHARACTER = 0.25
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Entry:
-    """One input. `order` is when it counts as having arrived; `estimate` is its tokens, guessed until prepared."""
+    """One row to run: an input, or window `place` of one that is `whole` only together with others.
+
+    `order` is when it counts as having arrived; `estimate` is its tokens, guessed until prepared. A window has its
+    input's ticket and index, so whatever fails it or ends the ticket does so to the input.
+    """
 
     ticket: Ticket | Flight
     index: int
@@ -30,20 +37,76 @@ class Entry:
     prepared: Prepared = UNPREPARED
     estimate: float = 0.0
     tokenization_seconds: float = 0.0
+    whole: "Whole | None" = None
+    place: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Whole:
+    """An input that runs as several windows: its own entry, and what came of them. The batcher's lock guards it.
+
+    `waiting` of them are in the waiting room, `left` are still to come; `started` is when the first one was run.
+    """
+
+    entry: Entry
+    waiting: int
+    left: int
+    predictions: list[Prediction | None] = field(default_factory=list)
+    started: float = math.inf
+
+    def add(self, place: int, outcome: Prediction | BackendFailed, started: float) -> bool:
+        """Take one window's outcome. True where it ends the input: the last one, or the first that failed."""
+        if not self.left:
+            return False
+        self.started = min(self.started, started)
+        if isinstance(outcome, Prediction):
+            self.predictions[place] = outcome
+            self.left -= 1
+        else:
+            self.left = 0
+        return not self.left
+
+
+def rows(entry: Entry) -> list[Entry]:
+    """What waits and runs for a prepared entry: itself, or an entry for each of its windows."""
+    if entry.prepared.windows == 1:
+        return [entry]
+    count = entry.prepared.windows
+    whole = Whole(entry, count, count, [None] * count)
+    return [
+        Entry(
+            entry.ticket,
+            entry.index,
+            entry.value,
+            entry.truncate,
+            entry.submitted,
+            entry.order,
+            entry.deadline,
+            prepared,
+            whole=whole,
+            place=place,
+        )
+        for place, prepared in enumerate(rows_of(entry.prepared))
+    ]
 
 
 class WaitingRoom:
-    """Fresh entries in arrival order, prepared ones by `order`, and how many tokens all of them are."""
+    """Fresh entries in arrival order, prepared ones by `order`, and how many tokens all of them are.
+
+    Its length is that of inputs: of one that waits as several windows these count as one.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._fresh: deque[Entry] = deque()
         self._ready: list[Entry] = []
+        # Windows that wait beside the one that counts for their input.
+        self._beside = 0
         self._tokens_per_character = _TOKENS_PER_CHARACTER
         self.tokens = 0.0
 
     def __len__(self) -> int:
-        return len(self._fresh) + len(self._ready)
+        return len(self._fresh) + len(self._ready) - self._beside
 
     def estimate(self, values: Iterable[str]) -> float:
         """Tokens that texts will probably have, special tokens included."""
@@ -63,25 +126,46 @@ class WaitingRoom:
         return taken
 
     def admit(self, prepared: Iterable[Entry]) -> None:
-        """Put entries that are ready to run in their place."""
+        """Put entries that are ready to run in their place; of an input in windows all of them, in their order."""
         for entry in prepared:
-            seen = entry.prepared.tokens / max(1, len(entry.value))
-            if not entry.prepared.truncated:
-                self._tokens_per_character += 0.02 * (min(seen, 2.0) - self._tokens_per_character)
+            if entry.whole is None:
+                self._learn(entry)
+            else:
+                _follow(entry, entry.whole.entry)
+                if entry.place == 0:
+                    self._learn(entry.whole.entry)
+                    self._beside += entry.whole.waiting - 1
             entry.estimate = entry.prepared.tokens
             self.tokens += entry.estimate
             bisect.insort(self._ready, entry, key=lambda waiting: waiting.order)
 
+    def _learn(self, entry: Entry) -> None:
+        """See how long texts of so many characters are."""
+        seen = entry.prepared.tokens / max(1, len(entry.value))
+        if not entry.prepared.truncated:
+            self._tokens_per_character += 0.02 * (min(seen, 2.0) - self._tokens_per_character)
+
     def hasten(self, entry: Entry, order: float) -> None:
-        """Let an entry, wherever it is, count as having arrived at `order` if that is earlier."""
-        if order < entry.order:
+        """Let an entry, wherever it is, count as having arrived at `order` if that is earlier.
+
+        Windows of it take over its deadline too, which may have changed since they were made.
+        """
+        earlier = order < entry.order
+        if earlier:
             entry.order = order
+        if entry.prepared.windows > 1:
+            for waiting in self._ready:
+                if waiting.whole is not None and waiting.whole.entry is entry:
+                    _follow(waiting, entry)
+        if earlier:
             self._ready.sort(key=lambda waiting: waiting.order)
 
     def forget_the_gone(self) -> None:
         """Drop entries whose ticket has ended: their callers left, or a sibling failed."""
         self._fresh = deque(entry for entry in self._fresh if not entry.ticket.done)
+        gone = [entry for entry in self._ready if entry.ticket.done]
         self._ready = [entry for entry in self._ready if not entry.ticket.done]
+        self._uncount(gone)
         self.tokens = sum(entry.estimate for entry in (*self._fresh, *self._ready))
 
     def take_all(self) -> list[Entry]:
@@ -89,6 +173,7 @@ class WaitingRoom:
         everything = [*self._fresh, *self._ready]
         self._fresh.clear()
         self._ready.clear()
+        self._beside = 0
         self.tokens = 0.0
         return everything
 
@@ -105,4 +190,18 @@ class WaitingRoom:
         for position in sorted(positions, reverse=True):
             del self._ready[position]
         self.tokens -= sum(entry.estimate for entry in batch)
+        if self._beside:
+            self._uncount(batch)
         return batch
+
+    def _uncount(self, taken: Iterable[Entry]) -> None:
+        """Book windows as no longer waiting; the last of an input was the one that counted."""
+        for entry in taken:
+            if entry.whole is not None:
+                entry.whole.waiting -= 1
+                self._beside -= entry.whole.waiting > 0
+
+
+def _follow(window: Entry, entry: Entry) -> None:
+    """Give a window its input's place and deadline."""
+    window.order, window.deadline = entry.order, entry.deadline

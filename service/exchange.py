@@ -118,10 +118,12 @@ def answer_body(answer: Answer, served: Served) -> Mapping[str, object]:
 
 
 def usage_of(answer: Answer) -> Mapping[str, object]:
-    """What the inputs cost; `cached` only where something was."""
+    """What the inputs cost; `cached` only where something was, `windows` only where one input took several."""
     usage: dict[str, object] = {"input_tokens": answer.input_tokens, "truncated": answer.truncated}
     if answer.cached:
         usage["cached"] = [index in answer.cached for index in range(len(answer.predictions))]
+    if max(answer.windows, default=1) > 1:
+        usage["windows"] = answer.windows
     return usage
 
 

@@ -129,7 +129,9 @@ class Metrics:
         self.inference_duration = self._seconds(
             "slipway_inference_duration_seconds", "One execution of the backend.", *MODEL_LABELS
         )
-        self.batch_size = self._sizes("slipway_batch_size", "Inputs in one execution.", *MODEL_LABELS)
+        self.batch_size = self._sizes(
+            "slipway_batch_size", "Rows in one execution: inputs, and of long ones their windows.", *MODEL_LABELS
+        )
         self.inputs = self._counter("slipway_inputs", "Inputs executed.", *MODEL_LABELS)
         self.failed_batches = self._counter(
             "slipway_failed_executions", "Executions in which at least one input failed.", *MODEL_LABELS
@@ -140,7 +142,10 @@ class Metrics:
             "slipway_queue_size", "Inputs accepted and not yet executing.", *MODEL_LABELS, across="livesum"
         )
         self.executing = self._gauge(
-            "slipway_inputs_executing", "Inputs being executed.", *MODEL_LABELS, across="livesum"
+            "slipway_inputs_executing",
+            "Rows being executed: inputs, and of long ones their windows.",
+            *MODEL_LABELS,
+            across="livesum",
         )
 
     def _add_models(self) -> None:
@@ -327,6 +332,7 @@ class ModelObserver:
         self,
         *,
         inputs: int,
+        rows: int,
         real_tokens: int,
         padded_tokens: int,
         queue_seconds: Sequence[float],
@@ -339,7 +345,7 @@ class ModelObserver:
             self._queue.observe(seconds)
         self._tokenization.observe(tokenization_seconds)
         self._inference.observe(inference_seconds)
-        self._batch_size.observe(inputs)
+        self._batch_size.observe(rows)
         self._inputs.inc(inputs)
         self._tokens.inc(real_tokens)
         self._padded.inc(padded_tokens)

@@ -72,6 +72,9 @@ class Usage(BaseModel):
     cached: list[bool] | None = Field(
         None, description="Whether the response cache knew the prediction; left out where it knew none of them."
     )
+    windows: list[int] | None = Field(
+        None, description="How many windows each input was read in; left out where all of them took one."
+    )
 
 
 class TimingsBody(BaseModel):

@@ -33,6 +33,7 @@ from artifact.manifest import (
 )
 from artifact.publish import publish, staging
 from inference.tasks.text import normalize_text
+from inference.tasks.windows import windows
 
 MODEL: Final = "sentiment"
 LABELS: Final = ("negative", "positive")
@@ -56,18 +57,22 @@ def publish_tiny(
     promote: bool = False,
     spoil_golden: bool = False,
     reference: Reference | None = None,
+    window_tokens: int | None = None,
 ) -> tuple[Path, Manifest]:
     """Publish the next version of a tiny `name` into `repository`; return its folder and manifest.
 
-    With `spoil_golden` the golden answers are wrong, so that loading must refuse the artifact.
+    With `spoil_golden` the golden answers are wrong, so that loading must refuse the artifact. With `window_tokens` a
+    longer text is read in windows.
     """
     with staging(repository) as staged:
         tokenizer = tiny_tokenizer()
         tokenizer.save(str(staged / "tokenizer.json"))
         onnx.save(tiny_graph(tokenizer), str(staged / "model.onnx"))
-        golden = _golden(staged / "model.onnx", tokenizer, spoil=spoil_golden)
+        golden = _golden(staged / "model.onnx", tokenizer, spoil=spoil_golden, window=window_tokens or MAX_INPUT_TOKENS)
         (staged / GOLDEN).write_text(golden.model_dump_json(indent=2), encoding="utf-8")
-        return publish(staged, repository, _manifest(name).model_copy(update={"reference": reference}), promote=promote)
+        preprocessing = TextPreprocessing(window_tokens=window_tokens)
+        changed = {"reference": reference, "preprocessing": preprocessing}
+        return publish(staged, repository, _manifest(name).model_copy(update=changed), promote=promote)
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -123,9 +128,9 @@ def _embedding(tokenizer: Tokenizer) -> NDArray[np.float32]:
     return rows
 
 
-def _golden(model: Path, tokenizer: Tokenizer, *, spoil: bool) -> Golden:
+def _golden(model: Path, tokenizer: Tokenizer, *, spoil: bool, window: int = MAX_INPUT_TOKENS) -> Golden:
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    answers = [_answer(session, tokenizer, text) for text in GOLDEN_TEXTS]
+    answers = [_answer(session, tokenizer, text, window) for text in GOLDEN_TEXTS]
     if spoil:
         answers = [tuple(reversed(scores)) for scores in answers]
     return Golden(
@@ -137,10 +142,15 @@ def _golden(model: Path, tokenizer: Tokenizer, *, spoil: bool) -> Golden:
     )
 
 
-def _answer(session: Any, tokenizer: Tokenizer, text: str) -> tuple[float, ...]:
-    ids = np.array([tokenizer.encode(normalize_text(text)).ids], dtype=np.int64)
-    (logits,) = session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-    powers = np.exp(logits[0] - logits[0].max())
+def _answer(session: Any, tokenizer: Tokenizer, text: str, window: int) -> tuple[float, ...]:
+    first, *own, last = tokenizer.encode(normalize_text(text)).ids
+    parts = [[first, *own[start:end], last] for start, end in windows(len(own), window - 2)]
+    found = []
+    for part in parts:
+        ids = np.array([part], dtype=np.int64)
+        found.append(session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0][0])
+    logits = np.mean(found, axis=0)
+    powers = np.exp(logits - logits.max())
     return tuple(float(score) for score in powers / powers.sum())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from artifact.manifest import Assessment, Manifest, VariantResult
 from training.assess_page import pair_in_words, signed, slice_verdict
 from training.page import METRICS, NOT_MEASURED, megabytes, shown
-from training.recipe import Recipe
+from training.recipe import Recipe, TrainingSection
 from training.report import Findings, beats_baseline
 
 NOT_STATED: Final = "not stated"
@@ -125,7 +125,14 @@ def _usage(findings: Findings) -> str:
     return (
         f'```sh\nslipway predict --model {findings.manifest.name} "your text"\nslipway serve\n```\n\n'
         f"An input may have up to {findings.manifest.limits.max_input_tokens} tokens, the special ones included."
+        f"{_windows(findings.manifest.preprocessing.window_tokens)}"
     )
+
+
+def _windows(tokens: int | None) -> str:
+    if tokens is None:
+        return ""
+    return f" One of more than {tokens} is read in windows of at most so many; the answer is the mean of their logits."
 
 
 def _data(findings: Findings) -> str:
@@ -159,9 +166,15 @@ def _training(findings: Findings) -> str:
     source = f"{encoder.name} ({encoder.licence or 'licence not stated'}; {encoder.origin})"
     return (
         f"Fine-tuned from {source} for {tuned.steps:,} steps in {tuned.precision}, seed {section.seed}; training texts "
-        f"were cut at {section.max_tokens} tokens. The checkpoint of step {tuned.best_step:,} was the best on the "
+        f"were cut {_cut(section)}. The checkpoint of step {tuned.best_step:,} was the best on the "
         f"validation split. The whole recipe is in `manifest.json`.{_compressed(findings)}"
     )
+
+
+def _cut(section: TrainingSection) -> str:
+    if section.window_tokens is None:
+        return f"at {section.max_tokens} tokens"
+    return f"to one window of at most {section.window_tokens} tokens each"
 
 
 def _compressed(findings: Findings) -> str:

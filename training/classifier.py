@@ -10,7 +10,10 @@ import torch
 import transformers
 from rich.progress import Progress
 
+from training.errors import RecipeInvalid
+from training.recipe import TrainingSection
 from training.surgery import is_cut, load_cut
+from training.windowing import Row, averaged, windowed
 
 Attention = Literal["eager", "sdpa"]
 _UNBOUNDED_TOKENS: Final = 100_000
@@ -41,14 +44,30 @@ def predict_logits(
     texts: Sequence[str],
     *,
     max_tokens: int,
+    window_tokens: int | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Logits of shape (texts, labels), by torch: the reference that every exported variant is held against."""
-    encoded = tokenised(tokenizer, texts, max_tokens)
-    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]["input_ids"]))
-    logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
-    task = progress.add_task("Predicting", total=len(texts)) if progress else None
+    """Logits of shape (texts, labels), by torch: the reference that every exported variant is held against.
+
+    With `window_tokens` they are the mean over the windows that serving reads a text in.
+    """
+    rows, owners = windowed(tokenizer, texts, max_tokens, window_tokens)
+    return averaged(row_logits(model, tokenizer, rows, batch_size=batch_size, progress=progress), owners)
+
+
+def row_logits(
+    model: transformers.PreTrainedModel,
+    tokenizer: transformers.PreTrainedTokenizerFast,
+    encoded: Sequence[Row],
+    *,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float32]:
+    """Logits of shape (rows, labels) for texts that are tokenized, by torch, in batches of like length."""
+    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]["input_ids"]))
+    logits = np.zeros((len(encoded), model.config.num_labels), dtype=np.float32)
+    task = progress.add_task("Predicting", total=len(encoded)) if progress else None
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = tokenizer.pad([encoded[index] for index in chosen], return_tensors="pt").to(model.device)
@@ -73,13 +92,15 @@ def max_input_tokens(model: transformers.PreTrainedModel, tokenizer: transformer
     return own if 0 < own < _UNBOUNDED_TOKENS else _FALLBACK_TOKENS
 
 
-def tokenised(
-    tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str], max_tokens: int
-) -> list[dict[str, list[int]]]:
-    """What the model is asked with, one mapping per text, cut at `max_tokens` and not padded."""
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)
-    names = list(encoded.keys())
-    return [dict(zip(names, values, strict=True)) for values in zip(*(encoded[name] for name in names), strict=True)]
+def text_limit(section: TrainingSection, positions: int) -> int:
+    """Tokens of the longest text, special ones included. Raises RecipeInvalid for too wide a window."""
+    if section.window_tokens is None:
+        return positions
+    if section.window_tokens > positions:
+        raise RecipeInvalid(
+            f"training.window_tokens: {section.window_tokens}, but the encoder has {positions} positions"
+        )
+    return section.max_text_tokens
 
 
 def _positions_lost_to_padding(model: transformers.PreTrainedModel) -> int:

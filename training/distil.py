@@ -20,6 +20,7 @@ from training.errors import FineTuneFailed
 from training.optimize import parameter_groups
 from training.precision import choose_precision
 from training.recipe import TrainingSection
+from training.windowing import training_rows
 
 Floats = npt.NDArray[np.float32]
 Batch = dict[str, torch.Tensor]
@@ -55,7 +56,7 @@ def teach(
     Raises FineTuneFailed when the loss is not a number.
     """
     transformers.set_seed(section.seed)
-    encoded = encode(tokenizer, lesson.texts, section.max_tokens)
+    encoded = training_rows(tokenizer, lesson.texts, section)
     steps = max(1, round(lesson.epochs * math.ceil(len(encoded) / section.batch_size)))
     optimizer = torch.optim.AdamW(parameter_groups(model, section), fused=True)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, int(section.warmup * steps), steps)
@@ -78,14 +79,6 @@ def teach(
         progress.update(task, completed=step, description=f"{title} (loss {loss.item():.3f})")
     progress.remove_task(task)
     model.eval()
-
-
-def encode(
-    tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str], max_tokens: int
-) -> list[dict[str, list[int]]]:
-    """Token ids and what goes with them, one text each, cut at `max_tokens`."""
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)
-    return [{name: values[row] for name, values in encoded.items()} for row in range(len(texts))]
 
 
 def padded(tokenizer: transformers.PreTrainedTokenizerFast, rows: Sequence[dict[str, list[int]]]) -> Batch:

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -24,19 +25,20 @@ from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
 
 from training.checkpoints import checkpoints_in, last_complete_checkpoint, step_of
-from training.classifier import max_input_tokens, predict_logits, tokenised
+from training.classifier import max_input_tokens, predict_logits, text_limit
 from training.encoder import load_encoder
 from training.errors import FineTuneFailed
 from training.keys import run_key, weights_digest
 from training.optimize import freeze, optimizer_of
 from training.precision import Precision, choose_precision
-from training.prepare import Prepared, Split
+from training.prepare import Prepared
 from training.quiet import quiet
 from training.recipe import Recipe
 from training.sources import EncoderFolder
 from training.targets import soft_cross_entropy, soft_targets
 from training.temperature import best_temperature, divide_logits
-from training.trainer import Collator, ResumableTrainer, Watch, arguments_of, validation_metrics
+from training.trainer import Collator, Examples, ResumableTrainer, Watch, arguments_of, validation_metrics
+from training.windowing import training_turns, windowed
 
 _log = logging.getLogger(__name__)
 _RUN: Final = "run.json"
@@ -60,6 +62,9 @@ class CurvePoint(BaseModel):
 class FineTuned(BaseModel):
     """A finished run. Tokens count the special ones; quantiles are those of the training split, uncut.
 
+    `max_input_tokens` is the longest text that may be sent, which is read in windows of `window_tokens` where the
+    recipe says so.
+
     `temperature` is what the best checkpoint's logits were divided by, 1 where nothing was, None where nobody knows.
     `threads` is what torch computed with; 0 in runs of before it was kept.
     """
@@ -77,6 +82,7 @@ class FineTuned(BaseModel):
     resumed: bool
     curve: tuple[CurvePoint, ...]
     max_input_tokens: int
+    window_tokens: int | None = None
     length_quantiles: dict[str, int]
 
 
@@ -100,7 +106,8 @@ def fine_tune(
 
     `callbacks` watch the Trainer and may stop it; a run found finished calls none. `report_to` names integrations of
     the Trainer (training/track.py). Raises FineTuneFailed when the loss is not a number or the disk refuses,
-    SourceUnavailable when the encoder cannot be loaded, RecipeInvalid when it has fewer layers than the recipe wants.
+    SourceUnavailable when the encoder cannot be loaded, RecipeInvalid when it has fewer layers or positions than the
+    recipe wants.
     """
     with quiet():
         try:
@@ -169,25 +176,22 @@ class _Job:
         """Seed, load the encoder, and take up the run directory or clear it; nothing is trained."""
         transformers.set_seed(self._recipe.training.seed)
         model, tokenizer = load_encoder(self._encoder, self._recipe)
+        positions = max_input_tokens(model, tokenizer)
+        limit = text_limit(self._recipe.training, positions)
         run = _begin(self._run_dir, key, lambda: choose_precision(self._recipe.training.precision, model))
-        limit = max_input_tokens(model, tokenizer)
-        return _Begun(self._trainer(model, tokenizer, run.precision, limit), run.precision, limit)
+        return _Begun(self._trainer(model, tokenizer, run.precision, positions), run.precision, limit)
 
     def _trainer(
         self,
         model: transformers.PreTrainedModel,
         tokenizer: transformers.PreTrainedTokenizerFast,
         precision: Precision,
-        limit: int,
+        positions: int,
     ) -> transformers.Trainer:
         section = self._recipe.training
-        cut = min(section.max_tokens, limit)
-        train = _examples(tokenizer, self._prepared.train, soft_targets(self._prepared.train, self._recipe), cut)
-        # Validation asks for the plain label: that is what the finished model is judged by.
-        plain = np.eye(len(self._recipe.labels), dtype=np.float32)[self._prepared.validation.labels]
-        validation = _examples(tokenizer, self._prepared.validation, plain, cut)
-        # Metrics do not ask for an order, and like lengths together pad least.
-        validation.sort(key=lambda example: len(example["input_ids"]))
+        turns = training_turns(tokenizer, self._prepared.train.texts, section, positions)
+        train = Examples(turns, soft_targets(self._prepared.train, self._recipe))
+        validation, owners = self._validation(tokenizer, positions)
         freeze(model, section.frozen_layers)
         trainer = ResumableTrainer(
             model=model,
@@ -197,7 +201,7 @@ class _Job:
             data_collator=Collator(tokenizer),
             processing_class=tokenizer,
             compute_loss_func=soft_cross_entropy,
-            compute_metrics=validation_metrics,
+            compute_metrics=partial(validation_metrics, owners=owners),
             optimizers=(optimizer_of(model, section), None),
             callbacks=[
                 transformers.EarlyStoppingCallback(section.patience),
@@ -208,6 +212,19 @@ class _Job:
         # The one that prints a dictionary to stdout at every reading; Watch shows the same.
         trainer.remove_callback(transformers.PrinterCallback)
         return trainer
+
+    def _validation(
+        self, tokenizer: transformers.PreTrainedTokenizerFast, positions: int
+    ) -> tuple[Examples, npt.NDArray[np.int64]]:
+        """The validation split as rows, and the number of the text each is of."""
+        section, split = self._recipe.training, self._prepared.validation
+        most = min(section.max_tokens, positions) if section.window_tokens is None else section.max_text_tokens
+        rows, owners = windowed(tokenizer, split.texts, most, section.window_tokens)
+        # Validation asks for the plain label: that is what the finished model is judged by.
+        plain = np.eye(len(self._recipe.labels), dtype=np.float32)[split.labels]
+        # Metrics do not ask for an order, and like lengths together pad least.
+        order = sorted(range(len(rows)), key=lambda number: len(rows[number]["input_ids"]))
+        return Examples([[rows[number]] for number in order], plain[owners[order]]), owners[order]
 
     def _finish(self, begun: _Begun, *, resumed: bool, seconds: float) -> FineTuned:
         """Write the model beside its final place, rename it there, then drop the checkpoints."""
@@ -228,6 +245,7 @@ class _Job:
             resumed=resumed,
             curve=_curve(trainer.state.log_history),
             max_input_tokens=limit,
+            window_tokens=self._recipe.training.window_tokens,
             length_quantiles=_length_quantiles(trainer.processing_class, self._prepared.train.texts),
         )
         scratch = self._run_dir / "model.partial"
@@ -249,7 +267,10 @@ class _Job:
             return 1.0
         split = self._prepared.validation
         model.eval()
-        logits = predict_logits(model, tokenizer, split.texts, max_tokens=limit, progress=self._progress)
+        window = self._recipe.training.window_tokens
+        logits = predict_logits(
+            model, tokenizer, split.texts, max_tokens=limit, window_tokens=window, progress=self._progress
+        )
         temperature = best_temperature(logits, split.labels)
         if divide_logits(model, temperature):
             return temperature
@@ -313,13 +334,6 @@ def _curve(history: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
                 )
             )
     return tuple(points)
-
-
-def _examples(
-    tokenizer: transformers.PreTrainedTokenizerFast, split: Split, targets: npt.NDArray[np.float32], max_tokens: int
-) -> list[dict[str, Any]]:
-    encoded = tokenised(tokenizer, split.texts, max_tokens)
-    return [{**inputs, "labels": target} for inputs, target in zip(encoded, targets, strict=True)]
 
 
 def _length_quantiles(tokenizer: transformers.PreTrainedTokenizerFast, texts: Sequence[str]) -> dict[str, int]:

@@ -197,7 +197,14 @@ class _FineTuned(_Job):
         with quiet():
             model, tokenizer = load_model(tuned.model_dir), load_tokenizer(tuned.model_dir)
         return softmax(
-            predict_logits(model, tokenizer, texts, max_tokens=tuned.max_input_tokens, progress=self.progress)
+            predict_logits(
+                model,
+                tokenizer,
+                texts,
+                max_tokens=tuned.max_input_tokens,
+                window_tokens=tuned.window_tokens,
+                progress=self.progress,
+            )
         )
 
     def clear(self, fold: int) -> None:

@@ -9,7 +9,9 @@ from training.prepare import Prepared
 from training.recipe import Recipe, TrainingSection
 
 # Fields of [training] that the first runs did not have.
-_LATER: Final = frozenset({"class_weights", "optimizer", "dropout", "frozen_layers", "encoder_layers"})
+_LATER: Final = frozenset(
+    {"class_weights", "optimizer", "dropout", "frozen_layers", "encoder_layers", "window_tokens", "max_text_tokens"}
+)
 
 
 def run_key(recipe: Recipe, prepared: Prepared) -> str:

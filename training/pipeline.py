@@ -306,6 +306,7 @@ class Run:
                     load_tokenizer(tuned.model_dir),
                     self._prepared.test.texts,
                     max_tokens=tuned.max_input_tokens,
+                    window_tokens=tuned.window_tokens,
                     progress=self._line.progress,
                 )
                 scores = self._steps.save_array("test-scores", key, softmax(logits))
@@ -336,7 +337,9 @@ class Run:
             outputs=export.outputs,
             labels=self._recipe.labels,
             limits=Limits(max_input_tokens=tuned.max_input_tokens),
-            preprocessing=cleaned_as(self._recipe.prepare, export.preprocessing),
+            preprocessing=cleaned_as(
+                self._recipe.prepare, export.preprocessing.model_copy(update={"window_tokens": tuned.window_tokens})
+            ),
             variants=export.variants,
             length_quantiles=tuned.length_quantiles,
             files=files | {GOLDEN: _NO_RECORD, export.preprocessing.tokenizer: _NO_RECORD},

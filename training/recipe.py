@@ -170,6 +170,10 @@ class TrainingSection(_Part):
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Decay after the warm-up.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     max_tokens: int = Field(128, ge=8, le=8192, description="Training inputs are cut here; serving accepts more.")
+    window_tokens: int | None = Field(
+        None, ge=16, description="Read longer texts in windows of so many tokens, in place of max_tokens."
+    )
+    max_text_tokens: int = Field(4096, ge=16, le=65_536, description="Longest text accepted, with window_tokens.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the forward pass.")
     class_weights: Literal["balanced"] | dict[LabelName, Annotated[float, Field(gt=0)]] | None = Field(
         None, description="Weight of each label in the loss; `balanced` weighs a rare label up to a common one."
@@ -182,6 +186,12 @@ class TrainingSection(_Part):
     evaluations_per_epoch: int = Field(1, ge=1, le=100, description="Validation passes and checkpoints per epoch.")
     patience: int = Field(3, ge=1, description="Validation passes without a better one before training stops.")
     best_by: Literal["accuracy", "log_loss"] = Field("log_loss", description="What makes a checkpoint the best.")
+
+    @model_validator(mode="after")
+    def _a_text_holds_a_window(self) -> Self:
+        if self.window_tokens is not None and self.max_text_tokens < self.window_tokens:
+            raise ValueError("max_text_tokens: must be at least window_tokens")
+        return self
 
 
 class Search(_Part):

@@ -165,7 +165,10 @@ def _train_and_compare(
 def _scores(line: Line, tuned: FineTuned, texts: tuple[str, ...]) -> Floats:
     """Probabilities by torch, as the metrics in a manifest were measured."""
     model, tokenizer = load_model(tuned.model_dir), load_tokenizer(tuned.model_dir)
-    return softmax(predict_logits(model, tokenizer, texts, max_tokens=tuned.max_input_tokens, progress=line.progress))
+    most, window = tuned.max_input_tokens, tuned.window_tokens
+    return softmax(
+        predict_logits(model, tokenizer, texts, max_tokens=most, window_tokens=window, progress=line.progress)
+    )
 
 
 def golden_check(golden: Golden, labels: tuple[str, ...], scores: Floats) -> Check:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
 from rich.progress import Progress
@@ -16,6 +17,7 @@ from training.errors import FineTuneFailed
 from training.evaluate import softmax
 from training.precision import Precision
 from training.recipe import TrainingSection
+from training.windowing import Row, averaged
 
 _CURVE_POINTS_PER_EPOCH: Final = 20
 
@@ -41,13 +43,38 @@ class _LengthGrouped(torch.utils.data.Sampler[int]):
         return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
 
 
+class Examples(torch.utils.data.Dataset[dict[str, Any]]):
+    """Texts to learn from. One that is read in windows shows another of them in each epoch.
+
+    `turns` are the rows of each text (training/windowing.py), `targets` of shape (texts, labels) what to say of it.
+    """
+
+    def __init__(self, turns: Sequence[Sequence[Row]], targets: npt.NDArray[np.float32]) -> None:
+        self._turns = turns
+        self._targets = targets
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        turns = self._turns[index]
+        return {**turns[self.epoch % len(turns)], "labels": self._targets[index]}
+
+
 class ResumableTrainer(transformers.Trainer):  # type: ignore[misc]
-    """The Trainer with an order of rows that survives a resume."""
+    """The Trainer with an order of rows, and of their windows, that survives a resume."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> _LengthGrouped:
         lengths = [len(example["input_ids"]) for example in self.train_dataset]
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return _LengthGrouped(lengths, together, self.args.seed, lambda: int(self.state.epoch or 0))
+        return _LengthGrouped(lengths, together, self.args.seed, self._epoch)
+
+    def _epoch(self) -> int:
+        """The epoch that begins: asked for once in each, before the first of its rows is read."""
+        epoch = int(self.state.epoch or 0)
+        self.train_dataset.epoch = epoch
+        return epoch
 
 
 class Collator:
@@ -142,9 +169,9 @@ def arguments_of(
     )
 
 
-def validation_metrics(outcome: transformers.EvalPrediction) -> dict[str, float]:
-    """Accuracy and log loss in nats, over logits and targets of shape (rows, labels)."""
-    probabilities = softmax(outcome.predictions)
-    right = outcome.predictions.argmax(axis=1) == outcome.label_ids.argmax(axis=1)
-    loss = -(outcome.label_ids * np.log(np.clip(probabilities, 1e-15, 1))).sum(axis=1)
+def validation_metrics(outcome: transformers.EvalPrediction, owners: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Accuracy and log loss in nats of texts, over logits and targets of shape (rows, labels), averaged by `owners`."""
+    logits, targets = averaged(outcome.predictions, owners), averaged(outcome.label_ids, owners)
+    right = logits.argmax(axis=1) == targets.argmax(axis=1)
+    loss = -(targets * np.log(np.clip(softmax(logits), 1e-15, 1))).sum(axis=1)
     return {"accuracy": float(right.mean()), "log_loss": float(loss.mean())}

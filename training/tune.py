@@ -44,6 +44,7 @@ from training.recipe import Recipe, Search, TuneSection, parse_recipe, with_path
 from training.sources import fetch_encoder, no_telemetry
 from training.steps import key_of, only_user
 from training.tune_report import TrialResult, Tuned, Value, render_study
+from training.windowing import windowed
 
 Values = Mapping[str, Value]
 
@@ -440,7 +441,9 @@ def latency_seconds(tuned: FineTuned, texts: Sequence[str]) -> float:
     """Median seconds for one text alone, of median length, through torch on this process's threads."""
     model, tokenizer = load_model(tuned.model_dir, attention="sdpa"), load_tokenizer(tuned.model_dir)
     text = sorted(texts, key=len)[len(texts) // 2]
-    inputs = tokenizer([text], truncation=True, max_length=tuned.max_input_tokens, return_tensors="pt")
+    # Windows of one text are rows that are computed together, as the service would.
+    rows, _ = windowed(tokenizer, [text], tuned.max_input_tokens, tuned.window_tokens)
+    inputs = tokenizer.pad(rows, return_tensors="pt")
     taken = []
     with torch.inference_mode():
         for _ in range(_TIMED_RUNS):

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from training import surgery
 from training.candidates import Candidate, Step
-from training.classifier import load_model, load_tokenizer, predict_logits
-from training.distil import Batch, Lesson, encode, padded, teach
+from training.classifier import load_model, load_tokenizer, predict_logits, row_logits
+from training.distil import Batch, Lesson, padded, teach
 from training.export import input_names
 from training.finetune import FineTuned
 from training.pipeline import Opened, weights_key
@@ -22,6 +22,7 @@ from training.prepare import Cleaning, Split
 from training.steps import Steps, key_of
 from training.targets import soft_targets
 from training.temperature import best_temperature, divide_logits
+from training.windowing import training_rows
 
 Floats = NDArray[np.float32]
 
@@ -67,7 +68,7 @@ class Workshop:
     def calibration(self) -> list[dict[str, NDArray[np.int64]]]:
         """Training texts as inputs of the graph, one each, for quantizers that look at activations."""
         names = input_names(load_model(self._tuned.model_dir), self._tokenizer)
-        rows = encode(self._tokenizer, self._sample.texts[:_CALIBRATION_TEXTS], self._recipe.training.max_tokens)
+        rows = training_rows(self._tokenizer, self._sample.texts[:_CALIBRATION_TEXTS], self._recipe.training)
         return [{name: np.array([row[name]], dtype=np.int64) for name in names} for row in rows]
 
     @cached_property
@@ -85,7 +86,7 @@ class Workshop:
     @cached_property
     def _batches(self) -> list[Batch]:
         """The sample with its targets, like lengths together."""
-        rows = encode(self._tokenizer, self._sample.texts, self._recipe.training.max_tokens)
+        rows = training_rows(self._tokenizer, self._sample.texts, self._recipe.training)
         targets = soft_targets(self._sample, self._recipe)
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]["input_ids"]))
         return [
@@ -130,7 +131,7 @@ class Workshop:
         with self._line.timed("train") as said:
             teach(model, self._tokenizer, lesson, section, self._line.progress, title=title)
             if section.calibrate:
-                logits = self._answers(model, self._prepared.validation.texts, self._tuned.max_input_tokens)
+                logits = self._answers(model, self._prepared.validation.texts)
                 divide_logits(model, best_temperature(logits, self._prepared.validation.labels))
             said.append(title)
 
@@ -141,11 +142,20 @@ class Workshop:
         found = self._steps.load_array(name, key)
         if found is None:
             model = load_model(self._tuned.model_dir, attention="sdpa")
-            found = self._steps.save_array(name, key, self._answers(model, texts, self._recipe.training.max_tokens))
+            rows = training_rows(self._tokenizer, texts, self._recipe.training)
+            found = row_logits(model, self._tokenizer, rows, progress=self._line.progress)
+            found = self._steps.save_array(name, key, found)
         return found
 
-    def _answers(self, model: PreTrainedModel, texts: Sequence[str], max_tokens: int) -> Floats:
-        return predict_logits(model, self._tokenizer, texts, max_tokens=max_tokens, progress=self._line.progress)
+    def _answers(self, model: PreTrainedModel, texts: Sequence[str]) -> Floats:
+        return predict_logits(
+            model,
+            self._tokenizer,
+            texts,
+            max_tokens=self._tuned.max_input_tokens,
+            window_tokens=self._tuned.window_tokens,
+            progress=self._line.progress,
+        )
 
     def _place(self, steps: tuple[Step, ...]) -> Path:
         return self._folder / Candidate(steps).name

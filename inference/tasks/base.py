@@ -16,6 +16,9 @@ Arrays = Mapping[str, NDArray[Any]]
 class Prepared:
     """One input, ready to be collated. `tokens` is what it costs and, unless truncated, what it had.
 
+    A text of several `windows` has the ids of one after the other, each within special tokens of its own, and is
+    collated by `windows.rows_of` of it; its `tokens` are those of the text, within one pair.
+
     `excess` says that the input had more tokens than the model accepts and nobody allowed truncation, `blank` that
     cleaning left nothing of it.
     `unknown` of the tokens stand for text that the tokenizer's vocabulary does not cover.
@@ -27,6 +30,7 @@ class Prepared:
     excess: bool = False
     blank: bool = False
     unknown: int = 0
+    windows: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +64,8 @@ class Task(Protocol):
 
         Raises BackendFailed when the outputs as a whole are not what the task expects.
         """
+        ...
+
+    def merge(self, windows: Sequence[Prediction]) -> Prediction:
+        """The prediction of a text from those of its windows, in the order they stand in it."""
         ...

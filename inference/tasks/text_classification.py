@@ -1,29 +1,36 @@
 """Text classification: one text in, one probability per label out."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
+from artifact.errors import ArtifactCorrupt
 from artifact.manifest import Manifest
 from inference.errors import BackendFailed, BadInput
 from inference.tasks.base import Arrays, Prediction, Prepared
 from inference.tasks.text import unknown_token_id
 from inference.tasks.transforms import Cleaner
+from inference.tasks.windows import windows
 
 # A text longer than this many characters per allowed token is first tokenized up to there: if that part alone has
 # too many tokens, the rest need not be looked at. It bounds what a four-megabyte text can cost.
 _CHARACTERS_PER_TOKEN = 16
+# The least probability that has a logarithm at full precision.
+_LEAST = float(np.finfo(np.float64).tiny)
 
 
 class TextClassification:
     """Tokenizes, pads and applies the softmax for a model with `labels` and a logit for each.
 
-    `tokenizer` is the task's own from here on: its padding and truncation are switched off.
+    A text of more tokens than a window, where the manifest names one, is read in windows, and the answer is the mean of
+    their logits. `tokenizer` is the task's own from here on: its padding and truncation are switched off.
     """
 
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer) -> None:
+        """Raises ArtifactCorrupt for a window that special tokens fill."""
         self.labels = manifest.labels
         self.max_input_tokens = manifest.limits.max_input_tokens
         self._pad_id = manifest.preprocessing.pad_token_id
@@ -35,7 +42,12 @@ class TextClassification:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._unknown_id = unknown_token_id(tokenizer)
-        self._most_own_tokens = self.max_input_tokens - tokenizer.num_special_tokens_to_add(is_pair=False)
+        special = tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._most_own_tokens = self.max_input_tokens - special
+        self._window_tokens = manifest.preprocessing.window_tokens or self.max_input_tokens
+        self._room = self._window_tokens - special
+        if self._room < 1:
+            raise ArtifactCorrupt(f"preprocessing.window_tokens: {special} of {self._window_tokens} are special tokens")
 
     def check(self, value: object, field: str) -> str:
         """A non-empty text of whole Unicode characters. Raises BadInput."""
@@ -55,17 +67,31 @@ class TextClassification:
         if not text:
             return Prepared((), 0, blank=True)
         head = self._head(text)
-        ids = self._tokenizer.encode(head).ids
+        encoding = self._tokenizer.encode(head)
+        ids: list[int] = encoding.ids
         if len(head) < len(text) and len(ids) <= self.max_input_tokens:
-            head, ids = text, self._tokenizer.encode(text).ids
-        if len(ids) <= self.max_input_tokens:
-            return Prepared(ids, len(ids), unknown=ids.count(self._unknown_id))
-        if not truncate:
-            return Prepared((), len(ids), excess=True)
-        kept = self._truncated(head)
-        return Prepared(kept, len(kept), truncated=True, unknown=kept.count(self._unknown_id))
+            head, encoding = text, self._tokenizer.encode(text)
+            ids = encoding.ids
+        truncated = len(ids) > self.max_input_tokens
+        if truncated:
+            if not truncate:
+                return Prepared((), len(ids), excess=True)
+            encoding = self._truncated(head)
+            ids = encoding.ids
+        unknown = ids.count(self._unknown_id)
+        if len(ids) <= self._window_tokens:
+            return Prepared(ids, len(ids), truncated=truncated, unknown=unknown)
+        rows = self._windows(encoding)
+        return Prepared(list(chain(*rows)), len(ids), truncated=truncated, unknown=unknown, windows=len(rows))
 
-    def _truncated(self, text: str) -> list[int]:
+    def _windows(self, encoding: Encoding) -> list[list[int]]:
+        """The ids of each window of a text, the text's own special tokens around each."""
+        ids, special = encoding.ids, encoding.special_tokens_mask
+        start, end = special.index(0), len(ids) - special[::-1].index(0)
+        before, own, after = ids[:start], ids[start:end], ids[end:]
+        return [[*before, *own[first:last], *after] for first, last in windows(len(own), self._room)]
+
+    def _truncated(self, text: str) -> Encoding:
         """As many tokens as the model takes, special ones included.
 
         Truncation is a state of the tokenizer, which threads share, and a second tokenizer has the vocabulary twice:
@@ -73,8 +99,7 @@ class TextClassification:
         """
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         encoding.truncate(self._most_own_tokens)
-        ids: list[int] = self._tokenizer.post_process(encoding).ids
-        return ids
+        return self._tokenizer.post_process(encoding)
 
     def _head(self, text: str) -> str:
         """The part of a very long text that is sure to hold more tokens than the model takes, in any usual text."""
@@ -113,3 +138,15 @@ class TextClassification:
             else BackendFailed("the model returned a score that is not a finite number")
             for winner, row, usable in zip(best, scores, finite, strict=True)
         ]
+
+    def merge(self, windows: Sequence[Prediction]) -> Prediction:
+        """The softmax of the mean of the windows' logits, in float64 and in the order of the text.
+
+        Taken from the scores: their logarithms are the logits less one number a window, and a softmax does not see
+        what all labels have in common. So a row's logits need not be kept for the few that are windows.
+        """
+        logits = np.log(np.maximum(np.array([each.scores for each in windows], dtype=np.float64), _LEAST)).mean(axis=0)
+        exponentials = np.exp(logits - logits.max())
+        scores = (exponentials / exponentials.sum()).tolist()
+        winner = int(logits.argmax())
+        return Prediction(self.labels[winner], scores[winner], tuple(scores))

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artifact.errors import ArtifactCorrupt, ArtifactError, ArtifactNotFound
+from artifact.manifest import FORMAT_VERSION
 from artifact.repository import Repository, open_artifact
 from tests.artifact.build import publish_toy, toy_repository
 
@@ -118,7 +119,7 @@ def test_a_later_format_is_refused_and_a_later_field_is_not(tmp_path: Path) -> N
     path, _ = publish_toy(tmp_path)
     rewrite(path, colour="blue")
     open_artifact(path)
-    rewrite(path, format_version=2)
+    rewrite(path, format_version=FORMAT_VERSION + 1)
     with pytest.raises(ArtifactCorrupt, match="another format_version"):
         open_artifact(path)
 

@@ -9,12 +9,18 @@ from numpy.typing import NDArray
 
 from inference.errors import BackendFailed, BadInput
 from inference.tasks.base import Arrays, Prediction, Prepared
+from inference.tasks.windows import window_count
 
 
 class WordTask:
-    """An input is words that are numbers; its prediction's score is their sum."""
+    """An input is words that are numbers; its prediction's score is their sum.
 
-    max_input_tokens = 16
+    With `window` an input of more words is read in windows of at most so many, and its score is the mean of theirs.
+    """
+
+    def __init__(self, max_input_tokens: int = 16, window: int | None = None) -> None:
+        self.max_input_tokens = max_input_tokens
+        self._window = window or max_input_tokens
 
     def check(self, value: object, field: str) -> str:
         """Only strings."""
@@ -30,11 +36,11 @@ class WordTask:
         if "explode" in words:
             raise RuntimeError("tokenizer lost")
         ids = [int(word) for word in words]
-        if len(ids) > self.max_input_tokens:
-            if not truncate:
-                return Prepared((), len(ids), excess=True)
-            return Prepared(ids[: self.max_input_tokens], self.max_input_tokens, truncated=True)
-        return Prepared(ids, len(ids))
+        truncated = len(ids) > self.max_input_tokens
+        if truncated and not truncate:
+            return Prepared((), len(ids), excess=True)
+        ids = ids[: self.max_input_tokens]
+        return Prepared(ids, len(ids), truncated=truncated, windows=window_count(len(ids), self._window))
 
     def collate(self, items: Sequence[Prepared]) -> dict[str, NDArray[np.int64]]:
         """Zero-padded ids."""
@@ -47,6 +53,11 @@ class WordTask:
             Prediction("sum", float(row), (float(row),)) if np.isfinite(row) else BackendFailed("not finite")
             for row in outputs["sums"]
         ]
+
+    def merge(self, windows: Sequence[Prediction]) -> Prediction:
+        """The mean of the windows' scores."""
+        score = float(np.mean([each.score for each in windows]))
+        return Prediction("sum", score, (score,))
 
 
 class SumBackend:

@@ -4,8 +4,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from inference.errors import (
 )
 from inference.policy import Limits
 from inference.tasks.base import Prediction, Prepared
+from inference.tasks.windows import windows
 from inference.ticket import Ticket
 from tests.inference.doubles import SumBackend, WordTask
 
@@ -76,10 +78,11 @@ def running(
     observer: "Notes | None" = None,
     execution_timeout_seconds: float = 30.0,
     cache: ResponseCache | None = None,
+    task: WordTask | None = None,
 ) -> Iterator[Batcher]:
     batcher = Batcher(
         backend,
-        WordTask(),
+        task or WordTask(),
         limits or Limits(),
         workers=workers,
         execution_timeout_seconds=execution_timeout_seconds,
@@ -112,6 +115,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.batches: list[dict[str, object]] = []
+        self.rows: list[int] = []
         self.seen: list[tuple[int, Outcome]] = []
         self.again: list[float] = []
         self.looked_up = {"hits": 0, "joined": 0, "misses": 0}
@@ -120,6 +124,7 @@ class Notes:
         self,
         *,
         inputs: int,
+        rows: int,
         real_tokens: int,
         padded_tokens: int,
         queue_seconds: Sequence[float],
@@ -133,6 +138,7 @@ class Notes:
         self.batches.append(
             {"inputs": inputs, "real_tokens": real_tokens, "padded_tokens": padded_tokens, "failed": failed}
         )
+        self.rows.append(rows)
 
     def inputs_done(self, inputs: Sequence[Prepared], outcomes: Sequence[Outcome]) -> None:
         self.seen.extend(zip((prepared.tokens for prepared in inputs), outcomes, strict=True))
@@ -660,6 +666,178 @@ def test_many_threads_that_ask_the_same_and_leave_each_get_one_right_answer() ->
     assert room_for_four.bytes <= 3_000
 
 
+def _until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do."""
+    end, never = time.monotonic() + 20, threading.Event()
+    while not condition():
+        assert time.monotonic() < end
+        never.wait(0.002)
+
+
+def mean_of_windows(value: str, window: int) -> float:
+    """What `WordTask(window=window)` says of an input."""
+    words = [float(word) for word in value.split()]
+    return float(np.mean([sum(words[start:end]) for start, end in windows(len(words), window)]))
+
+
+def test_a_long_input_is_read_in_windows_that_are_rows_of_their_own() -> None:
+    backend, notes = SumBackend(), Notes()
+    with running(backend, observer=notes, task=WordTask(window=3)) as batcher:
+        with held(backend, batcher):
+            long, short = Caller().send(batcher, "1 2 3 4 5 6 7 8"), Caller().send(batcher, "7 8 9")
+        assert long.sums() == [12]
+        assert short.sums() == [24]
+        assert long.ticket is not None
+        assert short.ticket is not None
+        assert (long.ticket.result().input_tokens, long.ticket.result().windows) == ((8,), (3,))
+        assert short.ticket.result().windows == (1,)
+    assert backend.shapes == [(1, 1), (4, 3)]
+    assert [(batch["inputs"], batch["real_tokens"], batch["padded_tokens"]) for batch in notes.batches] == [
+        (1, 1, 1),
+        (2, 11, 12),
+    ]
+    assert notes.rows == [1, 4]
+    assert sorted(tokens for tokens, _ in notes.seen) == [1, 3, 8]
+
+
+def test_windows_of_one_input_are_shared_between_the_workers() -> None:
+    backend = SumBackend()
+    with running(backend, workers=2, task=WordTask(window=2)) as batcher:
+        backend.gate.clear()
+        caller = Caller().send(batcher, "1 2 3 4 5 6 7 8")
+        _until(lambda: batcher.executing == 4)
+        assert not batcher.waiting
+        backend.gate.set()
+        assert caller.sums() == [9]
+    assert backend.shapes == [(2, 2), (2, 2)]
+
+
+def test_an_input_in_windows_is_one_input_in_the_queue() -> None:
+    backend = SumBackend()
+    with running(backend, Limits(max_batch_size=1, max_queue_size=3), task=WordTask(window=2)) as batcher:
+        backend.gate.clear()
+        long = Caller().send(batcher, "1 2 3 4 5 6 7 8")
+        assert backend.busy.wait(timeout=20)
+        _until(lambda: batcher.waiting == 1)
+        assert batcher.executing == 1
+        others = [Caller().send(batcher, str(n)) for n in range(2)]
+        with pytest.raises(Overloaded):
+            Caller().send(batcher, "9")
+        backend.gate.set()
+        assert long.sums() == [9]
+        assert [caller.sums() for caller in others] == [[0], [1]]
+        assert batcher.waiting == 0
+    assert backend.shapes[:4] == [(1, 2)] * 4
+
+
+def test_a_caller_who_leaves_takes_the_windows_that_wait_along() -> None:
+    backend, notes = SumBackend(), Notes()
+    with running(backend, Limits(max_batch_size=1), observer=notes, task=WordTask(window=2)) as batcher:
+        backend.gate.clear()
+        caller = Caller().send(batcher, "1 2 3 4 5 6 7 8")
+        assert backend.busy.wait(timeout=20)
+        assert caller.ticket is not None
+        assert caller.ticket.fail(DeadlineExceeded("left"), time.perf_counter())
+        backend.gate.set()
+        assert Caller().send(batcher, "9").sums() == [9]
+        assert batcher.waiting == 0
+    assert backend.shapes == [(1, 2), (1, 1)]
+    assert caller.answers == 1
+    assert [batch["inputs"] for batch in notes.batches] == [0, 1]
+
+
+def test_a_deadline_between_two_windows_ends_the_input_once() -> None:
+    backend = SumBackend()
+    with running(backend, Limits(max_batch_size=1), task=WordTask(window=2)) as batcher:
+        backend.gate.clear()
+        caller = Caller().send(batcher, "1 2 3 4 5 6", timeout_seconds=0.05)
+        assert backend.busy.wait(timeout=20)
+        assert not caller.answered.wait(timeout=0.1)
+        backend.gate.set()
+        assert isinstance(caller.error(), DeadlineExceeded)
+    assert backend.shapes == [(1, 2)]
+    assert caller.answers == 1
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_a_bad_window_fails_its_input_once_and_no_other(size: int) -> None:
+    backend, notes = SumBackend(), Notes()
+    with running(backend, Limits(max_batch_size=size), observer=notes, task=WordTask(window=2)) as batcher:
+        with held(backend, batcher):
+            bad, good = Caller().send(batcher, "-1 2 -1 4 5 6"), Caller().send(batcher, "1 2 3 4")
+        assert isinstance(bad.error(), BackendFailed)
+        assert good.sums() == [5]
+    assert (bad.answers, good.answers) == (1, 1)
+    assert sum(isinstance(outcome, BackendFailed) for _, outcome in notes.seen) == 1
+    assert len(notes.seen) == 3
+
+
+def test_a_backend_that_fails_on_one_window_fails_the_input() -> None:
+    backend = SumBackend()
+    with running(backend, Limits(max_batch_size=1), task=WordTask(window=2)) as batcher:
+        backend.gate.clear()
+        caller = Caller().send(batcher, "1 2 3 4 5 6")
+        assert backend.busy.wait(timeout=20)
+        backend.fails = True
+        backend.gate.set()
+        assert isinstance(caller.error(), BackendFailed)
+        backend.fails = False
+        assert Caller().send(batcher, "1 2 3 4").sums() == [5]
+    assert caller.answers == 1
+
+
+def test_too_long_and_truncated_are_said_of_the_whole_text() -> None:
+    with running(SumBackend(), task=WordTask(max_input_tokens=8, window=3)) as batcher:
+        error = Caller().send(batcher, "1", "1 " * 9).error()
+        assert isinstance(error, InputTooLong)
+        assert "inputs[1]" in error.message
+        caller = Caller().send(batcher, "1 2 3 4 5 6 7 8 9", truncate=True)
+        assert caller.sums() == [12]
+        assert caller.ticket is not None
+        answer = caller.ticket.result()
+        assert (answer.input_tokens, answer.truncated, answer.windows) == ((8,), (True,), (3,))
+
+
+def test_an_input_in_windows_is_cached_whole_and_joined_while_it_runs() -> None:
+    backend, cache = SumBackend(), ResponseCache(10_000)
+    with running(backend, Limits(max_batch_size=1), cache=cache, task=WordTask(window=2)) as batcher:
+        backend.gate.clear()
+        first = Caller().send(batcher, "1 2 3 4", timeout_seconds=0.05, priority="batch")
+        assert backend.busy.wait(timeout=20)
+        patient = Caller().send(batcher, "1 2 3 4", timeout_seconds=60)
+        assert not first.answered.wait(timeout=0.1)
+        backend.gate.set()
+        assert patient.sums() == [5]
+        again = Caller().send(batcher, "1 2 3 4")
+        assert again.sums() == [5]
+        assert again.ticket is not None
+        assert again.ticket.result().cached == {0}
+        assert again.ticket.result().windows == (2,)
+    assert backend.shapes == [(1, 2), (1, 2)]
+    assert cache.under_way == 0
+
+
+def test_a_hung_window_fails_its_input_and_is_not_remembered() -> None:
+    backend, cache = SumBackend(), ResponseCache(10_000)
+    with running(
+        backend, Limits(max_batch_size=1), execution_timeout_seconds=0.1, cache=cache, task=WordTask(window=2)
+    ) as batcher:
+        backend.gate.clear()
+        caller = Caller().send(batcher, "1 2 3 4")
+        assert isinstance(caller.error(), BackendFailed)
+        backend.gate.set()
+        assert Caller().send(batcher, "1 2 3 4").sums() == [5]
+    assert caller.answers == 1
+
+
+def test_run_together_holds_every_window_in_one_execution() -> None:
+    backend = SumBackend()
+    with running(backend, Limits(max_batch_size=1), task=WordTask(window=2)) as batcher:
+        together = [prediction.score for prediction in batcher.run_together(["1 2 3 4 5", "7", "1 2 3 4 5 6"])]
+    assert together == [mean_of_windows("1 2 3 4 5", 2), 7, mean_of_windows("1 2 3 4 5 6", 2)]
+    assert backend.shapes == [(7, 2)]
+
+
 class Traffic(RuleBasedStateMachine):
     """Anybody sends, leaves or expires, the backend stalls and fails, the cache is small: one right answer each."""
 
@@ -668,21 +846,29 @@ class Traffic(RuleBasedStateMachine):
         logging.disable()  # what pytest keeps of a logged exception holds on to the batch it was about
         self.backend = SumBackend()
         self.cache = ResponseCache(2_500)
-        self.batcher = Batcher(self.backend, WordTask(), Limits(max_batch_size=2), workers=2)
+        self.batcher = Batcher(self.backend, WordTask(window=2), Limits(max_batch_size=2), workers=2)
         self.batcher.remember(self.cache)
         self.sent: list[tuple[tuple[str, ...], set[type[InferenceError]], Caller]] = []
         self.failures = False
 
     @rule(
-        values=st.lists(st.sampled_from(["1", "2", "3 4", "-1", "explode", "1 " * 20]), min_size=1, max_size=3),
+        values=st.lists(
+            st.sampled_from(["1", "2", "3 4", "5 6 7", "8 9 1 2 3", "-1", "1 2 3 -1", "explode", "1 " * 20]),
+            min_size=1,
+            max_size=3,
+        ),
         priority=st.sampled_from(["interactive", "batch"]),
         seconds=st.sampled_from([None, 1e-9, 60.0]),
     )
     def send(self, values: list[str], priority: Priority, seconds: float | None) -> None:
         may: set[type[InferenceError]] = {DeadlineExceeded} if seconds == 1e-9 else set()
-        may |= {BackendFailed} if self.failures or {"-1", "explode"} & set(values) else set()
+        may |= {BackendFailed} if self.failures or {"-1", "1 2 3 -1", "explode"} & set(values) else set()
         may |= {InputTooLong} if "1 " * 20 in values else set()
-        caller = Caller().send(self.batcher, *values, priority=priority, timeout_seconds=seconds)
+        try:
+            caller = Caller().send(self.batcher, *values, priority=priority, timeout_seconds=seconds)
+        except Overloaded:
+            assert seconds == 1e-9
+            return
         self.sent.append((tuple(values), may, caller))
 
     @precondition(lambda self: self.sent)
@@ -720,7 +906,7 @@ class Traffic(RuleBasedStateMachine):
         for values, may, caller in self.sent:
             assert caller.answers == 1
             with contextlib.suppress(*may):
-                assert caller.sums_or_error() == [sum(map(int, value.split())) for value in values]
+                assert caller.sums_or_error() == [mean_of_windows(value, 2) for value in values]
         assert self.batcher.waiting == self.batcher.executing == self.cache.under_way == 0
 
 

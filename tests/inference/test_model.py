@@ -1,8 +1,12 @@
 """A served model, from a published artifact to its answers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from artifact.errors import ArtifactCorrupt, ArtifactNotFound
 from artifact.repository import open_artifact
@@ -32,6 +36,50 @@ def test_the_answer_is_the_same_in_any_company(tmp_path: Path) -> None:
         assert alone.label == accompanied.label
         assert alone.scores == pytest.approx(accompanied.scores, abs=1e-6)
     model.close()
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), lengths=st.lists(st.integers(1, 60), min_size=1, max_size=8), window=st.integers(4, 30))
+def test_a_text_in_windows_is_answered_alike_alone_among_others_and_in_any_order(
+    windowed: dict[int, Model], data: st.DataObject, lengths: list[int], window: int
+) -> None:
+    words = st.sampled_from(["good", "great", "bad", "awful", "film", "movie", "the", "a", "very", "not"])
+    texts = [" ".join(data.draw(st.lists(words, min_size=n, max_size=n))) for n in lengths]
+    model = windowed[window % len(windowed)]
+    (together,) = model.predict_batches([texts])
+    queued = model.predict(texts).predictions
+    for text, accompanied, other in zip(texts, together, queued, strict=True):
+        (alone,) = model.predict([text]).predictions
+        assert alone.label == accompanied.label == other.label or abs(alone.scores[0] - alone.scores[1]) < 1e-5
+        assert alone.scores == pytest.approx(accompanied.scores, abs=1e-6)
+        assert alone.scores == pytest.approx(other.scores, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Model]]:
+    """Models with windows of several sizes, workers and batch sizes: windows run in whatever order comes of it."""
+    root = tmp_path_factory.mktemp("windowed")
+    models = {
+        number: Model.load(
+            open_artifact(publish_tiny(root, window_tokens=window)[0]),
+            options=Options(workers=workers, limits=Limits(max_batch_size=size)),
+        )
+        for number, (window, workers, size) in enumerate([(4, 3, 1), (9, 2, 3), (14, 1, 16)])
+    }
+    yield models
+    for model in models.values():
+        model.close()
+
+
+def test_a_text_in_windows_is_answered_by_the_mean_of_their_logits(windowed: dict[int, Model]) -> None:
+    model = windowed[0]
+    answer = model.predict(["good bad film", "good bad bad bad"])
+    assert (answer.input_tokens, answer.windows) == ((5, 6), (2, 2))
+    parts = model.predict(["good bad", "film", "bad bad"]).predictions
+    logits = [np.log(part.scores) for part in parts]
+    for found, expected in zip(answer.predictions, (logits[0] + logits[1], logits[0] + logits[2]), strict=True):
+        powers = np.exp(expected / 2)
+        assert found.scores == pytest.approx((powers / powers.sum()).tolist())
 
 
 def test_golden_answers_that_do_not_come_out_stop_the_load(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ LABELS = {"model": "sentiment", "version": "3", "task": "text-classification"}
 def _observe(observer: ModelObserver, *, failed: bool = False) -> None:
     observer.batch_done(
         inputs=2,
+        rows=2,
         real_tokens=9,
         padded_tokens=10,
         queue_seconds=[0.1, 0.2],

@@ -8,9 +8,10 @@ import torch
 import transformers
 
 from tests.training import tiny
-from training.classifier import load_model, load_tokenizer, max_input_tokens, predict_logits, tokenised
+from training.classifier import load_model, load_tokenizer, max_input_tokens, predict_logits
 from training.encoder import load_encoder
 from training.sources import EncoderFolder
+from training.windowing import encode
 
 TEXTS = tuple(" ".join(tiny.PLAIN[:words]) for words in (1, 9, 3, 5, 2, 7, 4))
 
@@ -56,7 +57,7 @@ def test_predictions_do_not_depend_on_order_or_batch(folder: Path) -> None:
 
 def test_texts_are_cut_at_the_limit(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
-    assert [len(each["input_ids"]) for each in tokenised(tokenizer, TEXTS, 6)] == [3, 6, 5, 6, 4, 6, 6]
+    assert [len(each["input_ids"]) for each in encode(tokenizer, TEXTS, 6)] == [3, 6, 5, 6, 4, 6, 6]
     model = load_model(folder)
     one, other = predict_logits(model, tokenizer, [TEXTS[1], " ".join(tiny.PLAIN[:4])], max_tokens=6)
     np.testing.assert_allclose(one, other, atol=1e-6)

@@ -9,11 +9,12 @@ from rich.progress import Progress
 
 from tests.training import tiny
 from training.classifier import load_tokenizer, predict_logits
-from training.distil import Lesson, encode, padded, teach
+from training.distil import Lesson, padded, teach
 from training.errors import FineTuneFailed
 from training.recipe import TrainingSection
 from training.sources import EncoderFolder
 from training.surgery import zero_weights
+from training.windowing import encode
 
 TABLE = tiny.table(240)
 TEXTS = tuple(row.text for row in TABLE.rows)

@@ -17,7 +17,7 @@ from training.encoder import load_encoder
 from training.errors import FineTuneFailed
 from training.sources import EncoderFolder
 from training.targets import soft_cross_entropy
-from training.trainer import Collator, ResumableTrainer, Watch, arguments_of, validation_metrics
+from training.trainer import Collator, Examples, ResumableTrainer, Watch, arguments_of, validation_metrics
 
 LENGTHS = tuple(3 + (7 * row) % 29 for row in range(64))
 
@@ -25,7 +25,8 @@ LENGTHS = tuple(3 + (7 * row) % 29 for row in range(64))
 def trainer(encoder: EncoderFolder, run_dir: Path) -> ResumableTrainer:
     """A Trainer of 64 rows of ones, of `LENGTHS`."""
     model, tokenizer = load_encoder(encoder, tiny.recipe())
-    rows = [{"input_ids": [1] * length, "labels": np.array([0, 1], dtype=np.float32)} for length in LENGTHS]
+    turns = [[{"input_ids": [1] * length}, {"input_ids": [2] * length}] for length in LENGTHS]
+    rows = Examples(turns, np.tile(np.array([0, 1], dtype=np.float32), (len(LENGTHS), 1)))
     return ResumableTrainer(
         model=model,
         args=arguments_of(tiny.recipe().training, "fp32", run_dir, len(rows), ()),
@@ -46,6 +47,16 @@ def test_the_order_of_rows_follows_from_seed_and_epoch_alone(encoder: EncoderFol
     assert list(made._get_train_sampler()) != first
     made.state.epoch = 0.5
     assert list(made._get_train_sampler()) == first, "a run resumed within an epoch sees the same order"
+
+
+def test_the_windows_of_a_text_take_turns_by_epoch(encoder: EncoderFolder, tmp_path: Path) -> None:
+    made = trainer(encoder, tmp_path)
+    seen = []
+    for epoch in (0.0, 0.7, 1.0, 2.0, 3.4):
+        made.state.epoch = epoch
+        batch = next(iter(made.get_train_dataloader()))
+        seen.append(int(batch["input_ids"].max()))
+    assert seen == [1, 1, 2, 1, 2]
 
 
 def test_a_batch_is_as_wide_as_its_own_longest_row(encoder: EncoderFolder) -> None:
@@ -71,7 +82,7 @@ def test_a_run_is_read_as_often_as_the_recipe_says(tmp_path: Path) -> None:
 def test_accuracy_and_log_loss_of_logits() -> None:
     logits = np.log(np.array([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]))
     wanted = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    found = validation_metrics(transformers.EvalPrediction(predictions=logits, label_ids=wanted))
+    found = validation_metrics(transformers.EvalPrediction(predictions=logits, label_ids=wanted), np.arange(3))
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.4, 0.5]).mean())
 

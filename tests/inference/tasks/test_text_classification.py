@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artifact.errors import ArtifactCorrupt
 from artifact.manifest import Limits, TensorSpec, TextPreprocessing
 from inference.errors import BackendFailed, BadInput
 from inference.tasks.base import Prediction, Prepared
 from inference.tasks.text import normalize_text
 from inference.tasks.text_classification import TextClassification
+from inference.tasks.windows import rows_of
 from tests.tiny_artifact import LABELS, MAX_INPUT_TOKENS, _manifest, publish_tiny, tiny_tokenizer
 
 
@@ -111,3 +113,76 @@ def test_a_text_is_cleaned_as_the_manifest_says(tmp_path: Path) -> None:
     task = TextClassification(manifest.model_copy(update={"preprocessing": steps}), tiny_tokenizer())
     assert task.prepare("the <b>good</b> film", truncate=False) == task.prepare("good film", truncate=False)
     assert task.prepare("The <br/>", truncate=True) == Prepared((), 0, blank=True)
+
+
+def _windowed(window_tokens: int, most: int = MAX_INPUT_TOKENS) -> TextClassification:
+    changed = {
+        "limits": Limits(max_input_tokens=most),
+        "preprocessing": TextPreprocessing(window_tokens=window_tokens),
+    }
+    return TextClassification(_manifest("tiny").model_copy(update=changed), tiny_tokenizer())
+
+
+def test_a_text_of_more_tokens_than_a_window_is_read_in_windows_within_special_tokens() -> None:
+    task = _windowed(5)
+    assert task.prepare("good bad film", truncate=False) == Prepared([2, 4, 10, 20, 3], 5)
+    prepared = task.prepare("good bad film good", truncate=False)
+    assert (prepared.tokens, prepared.windows) == (6, 2)
+    assert [row.ids for row in rows_of(prepared)] == [[2, 4, 10, 3], [2, 20, 4, 3]]
+
+
+@given(st.lists(st.sampled_from(["good", "bad", "film", "strange"]), min_size=1, max_size=80), st.integers(3, 30))
+def test_windows_hold_the_text_in_order_and_count_what_was_sent(words: list[str], window: int) -> None:
+    most = 40
+    text = " ".join(words)
+    prepared, whole = (task.prepare(text, truncate=True) for task in (_windowed(window, most), _windowed(most, most)))
+    assert (prepared.tokens, prepared.truncated, prepared.unknown) == (whole.tokens, whole.truncated, whole.unknown)
+    rows = rows_of(prepared)
+    assert all(row.tokens == len(row.ids) <= max(window, 3) for row in rows)
+    assert [each for row in rows for each in row.ids[1:-1]] == list(whole.ids[1:-1])
+    assert all((row.ids[0], row.ids[-1]) == (2, 3) for row in rows)
+
+
+def test_what_looks_like_a_special_token_in_a_text_stays_in_it() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    manifest = _manifest("tiny").model_copy(update={"preprocessing": TextPreprocessing(window_tokens=4)})
+    prepared = TextClassification(manifest, tokenizer).prepare("[CLS] good bad [SEP]", truncate=False)
+    assert [row.ids for row in rows_of(prepared)] == [[2, 2, 4, 3], [2, 10, 3, 3]]
+
+
+def test_a_text_beyond_the_longest_is_refused_or_cut_before_it_is_read_in_windows() -> None:
+    task = _windowed(10, most=20)
+    assert task.prepare("good " * 19, truncate=False) == Prepared((), 21, excess=True)
+    cut = task.prepare("good " * 19, truncate=True)
+    assert (cut.tokens, cut.truncated, cut.windows) == (20, True, 3)
+
+
+def test_a_window_without_room_for_a_token_is_refused() -> None:
+    with pytest.raises(ArtifactCorrupt, match="window_tokens"):
+        _windowed(2)
+
+
+LOGITS = st.lists(st.tuples(*[st.floats(-60, 60, width=32)] * 2), min_size=1, max_size=12)
+
+
+@given(LOGITS)
+def test_merging_is_the_softmax_of_the_mean_of_the_logits(logits: list[tuple[float, float]]) -> None:
+    task = _windowed(10)
+    rows = [row for row in task.decode({"logits": np.array(logits, dtype=np.float32)}) if isinstance(row, Prediction)]
+    mean = np.mean(np.array(logits, dtype=np.float32).astype(np.float64), axis=0)
+    merged = task.merge(rows)
+    expected = np.exp(mean - mean.max()) / np.exp(mean - mean.max()).sum()
+    assert merged.scores == pytest.approx(expected.tolist(), abs=1e-9)
+    assert merged.score == max(merged.scores)
+    assert merged.label == LABELS[int(np.argmax(merged.scores))]
+
+
+def test_a_window_that_is_certain_beyond_any_float_merges_to_a_number() -> None:
+    task = _windowed(10)
+    (sure,) = task.decode({"logits": np.array([[-2000.0, 2000.0]], dtype=np.float32)})
+    (other,) = task.decode({"logits": np.array([[1.0, 0.0]], dtype=np.float32)})
+    assert isinstance(sure, Prediction)
+    assert isinstance(other, Prediction)
+    assert task.merge([sure, other]).label == LABELS[1]
+    assert np.isfinite(task.merge([sure, other]).scores).all()

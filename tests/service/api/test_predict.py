@@ -52,6 +52,26 @@ def test_many_texts_keep_their_order_and_their_answers(service: Running) -> None
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
+def test_a_long_text_is_read_in_windows_and_the_answer_says_so(repository: Path) -> None:
+    publish_tiny(repository, window_tokens=10)
+    Repository(repository).set_alias("sentiment", "production", 2)
+    with running(repository) as served:
+        answer = served.predict(["good film", "a very good film and a funny movie " * 6])
+        assert answer.status_code == 200
+        assert answer.json()["usage"] == {"input_tokens": [4, 50], "truncated": [False, False], "windows": [1, 6]}
+        PredictResponse.model_validate(answer.json())
+        assert "windows" not in served.predict("good film").json()["usage"]
+        too_long = _error(served.predict("good " * 63), 413, "input_too_long", "inputs[0]")
+        assert str(MAX_INPUT_TOKENS) in str(too_long["message"])
+        cut = served.predict("good " * 63, parameters={"truncate": True}).json()["usage"]
+        assert cut == {"input_tokens": [64], "truncated": [True], "windows": [8]}
+        schema = served.client.get("/openapi.json").json()["components"]["schemas"]["Usage"]
+        assert "windows" in schema["properties"]
+        counted = served.client.get("/metrics").text
+        assert 'slipway_inputs_total{model="sentiment",task="text-classification",version="2"} 4.0' in counted
+        assert 'slipway_batch_size_sum{model="sentiment",task="text-classification",version="2"} 16.0' in counted
+
+
 def test_the_tutorials_body_gets_the_tutorials_answer(service: Running) -> None:
     scores = [list(p["scores"].values()) for p in service.predict(["good", "bad"]).json()["predictions"]]
     answer = service.client.post("/predict", json={"input_data": ["good", "bad"]})
