@@ -128,7 +128,7 @@ def _embedding(tokenizer: Tokenizer) -> NDArray[np.float32]:
     return rows
 
 
-def _golden(model: Path, tokenizer: Tokenizer, *, spoil: bool, window: int) -> Golden:
+def _golden(model: Path, tokenizer: Tokenizer, *, spoil: bool, window: int = MAX_INPUT_TOKENS) -> Golden:
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     answers = [_answer(session, tokenizer, text, window) for text in GOLDEN_TEXTS]
     if spoil:
