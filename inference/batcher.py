@@ -147,6 +147,8 @@ class Batcher:
         # One bell per waiting worker, the last to wait rung first: its core still holds what the next batch needs.
         self._idle: list[threading.Condition] = []
         self._executing = 0
+        # Whether any input ran as several windows so far; set before the first of them waits, and never again unset.
+        self._windowed = False
         self._stuck = 0
         self._closing = False
         self._closed = threading.Event()
@@ -358,7 +360,11 @@ class Batcher:
         prepared: list[Entry] = []
         for entry in entries:
             if not entry.ticket.done and self._prepared(entry):
-                prepared += (entry,) if entry.prepared.windows == 1 else rows(entry)
+                if entry.prepared.windows == 1:
+                    prepared.append(entry)
+                else:
+                    self._windowed = True
+                    prepared.extend(rows(entry))
         return prepared
 
     def _prepared(self, entry: Entry) -> bool:
@@ -408,7 +414,9 @@ class Batcher:
         real = sum(entry.prepared.tokens for entry in batch)
         padded = max(entry.prepared.tokens for entry in batch) * len(batch)
         failed = any(isinstance(outcome, InferenceError) for outcome in outcomes)
-        entries, outcomes, starts = self._ended(batch, outcomes, started)
+        entries, starts = batch, [started] * len(batch)
+        if self._windowed:
+            entries, outcomes, starts = self._ended(batch, outcomes, started)
         if self._cache is not None:
             with self._lock:
                 if not execution.overdue:
@@ -436,13 +444,11 @@ class Batcher:
 
     def _ended(
         self, batch: Sequence[Entry], outcomes: Sequence[Outcome], started: float
-    ) -> tuple[Sequence[Entry], Sequence[Outcome], Sequence[float]]:
+    ) -> tuple[list[Entry], list[Outcome], list[float]]:
         """The inputs that end with an execution, what became of them and when each was begun.
 
         A row that is an input ends with it. One in windows ends with the last of them, or the first that fails.
         """
-        if not any(entry.whole for entry in batch):
-            return batch, outcomes, [started] * len(batch)
         found = [self._end_of(entry, outcome, started) for entry, outcome in zip(batch, outcomes, strict=True)]
         ended = [each for each in found if each is not None]
         return [entry for entry, _, _ in ended], [outcome for _, outcome, _ in ended], [began for _, _, began in ended]
@@ -453,7 +459,7 @@ class Batcher:
         if whole is None:
             return row, outcome, started
         with self._lock:
-            if not whole.add(row.place, outcome, started):
+            if not whole.add(row.index, outcome, started):
                 return None
         if isinstance(outcome, Prediction):
             outcome = self._task.merge([prediction for prediction in whole.predictions if prediction])

@@ -27,8 +27,8 @@ class Timings:
 class Answer:
     """What a request gets: one prediction, token count and truncation flag per input, in the order sent.
 
-    `cached` holds the indices of inputs that were answered from the response cache, `windows` in how many each input
-    was read.
+    `cached` holds the indices of inputs that were answered from the response cache. `windows` says in how many windows
+    each input was read, and is empty where none took more than one.
     """
 
     predictions: tuple[Prediction, ...]
@@ -56,6 +56,7 @@ class Ticket:
         "_started",
         "_submitted",
         "_tokenization",
+        "_windowed",
     )
 
     def __init__(self, size: int, submitted: float, on_done: Callable[["Ticket"], None]) -> None:
@@ -69,6 +70,7 @@ class Ticket:
         self._recalled: tuple[int, ...] = ()
         self._finished: float | None = None
         self._tokenization = 0.0
+        self._windowed = False
 
     @property
     def done(self) -> bool:
@@ -81,6 +83,8 @@ class Ticket:
             if self.done or self._outcomes[index] is not None:
                 return False
             self._outcomes[index] = (prepared, prediction)
+            if prepared.windows > 1:
+                self._windowed = True
             self._started = min(self._started, started)
             self._left -= 1
             if self._left:
@@ -123,7 +127,7 @@ class Ticket:
             truncated=tuple(prepared.truncated for prepared, _ in outcomes),
             timings=self._timings(self._finished),
             cached=frozenset(self._recalled),
-            windows=tuple(prepared.windows for prepared, _ in outcomes),
+            windows=tuple(prepared.windows for prepared, _ in outcomes) if self._windowed else (),
         )
 
     def _timings(self, finished: float) -> Timings:

@@ -21,10 +21,10 @@ _TOKENS_PER_CHARACTER = 0.25
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Entry:
-    """One row to run: an input, or window `place` of one that is `whole` only together with others.
+    """One row to run: input `index` of its ticket, or window `index` of an input that is `whole` only with the others.
 
     `order` is when it counts as having arrived; `estimate` is its tokens, guessed until prepared. A window has its
-    input's ticket and index, so whatever fails it or ends the ticket does so to the input.
+    input's ticket, so whatever fails it or ends the ticket does so to the input.
     """
 
     ticket: Ticket | Flight
@@ -38,7 +38,6 @@ class Entry:
     estimate: float = 0.0
     tokenization_seconds: float = 0.0
     whole: "Whole | None" = None
-    place: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +75,7 @@ def rows(entry: Entry) -> list[Entry]:
     return [
         Entry(
             entry.ticket,
-            entry.index,
+            place,
             entry.value,
             entry.truncate,
             entry.submitted,
@@ -84,7 +83,6 @@ def rows(entry: Entry) -> list[Entry]:
             entry.deadline,
             prepared,
             whole=whole,
-            place=place,
         )
         for place, prepared in enumerate(rows_of(entry.prepared))
     ]
@@ -128,22 +126,17 @@ class WaitingRoom:
     def admit(self, prepared: Iterable[Entry]) -> None:
         """Put entries that are ready to run in their place; of an input in windows all of them, in their order."""
         for entry in prepared:
-            if entry.whole is None:
-                self._learn(entry)
-            else:
+            text: Entry | None = entry
+            if entry.whole is not None:
                 _follow(entry, entry.whole.entry)
-                if entry.place == 0:
-                    self._learn(entry.whole.entry)
-                    self._beside += entry.whole.waiting - 1
+                self._beside += entry.index > 0
+                text = None if entry.index else entry.whole.entry
+            if text is not None and not text.prepared.truncated:
+                seen = text.prepared.tokens / max(1, len(text.value))
+                self._tokens_per_character += 0.02 * (min(seen, 2.0) - self._tokens_per_character)
             entry.estimate = entry.prepared.tokens
             self.tokens += entry.estimate
             bisect.insort(self._ready, entry, key=lambda waiting: waiting.order)
-
-    def _learn(self, entry: Entry) -> None:
-        """See how long texts of so many characters are."""
-        seen = entry.prepared.tokens / max(1, len(entry.value))
-        if not entry.prepared.truncated:
-            self._tokens_per_character += 0.02 * (min(seen, 2.0) - self._tokens_per_character)
 
     def hasten(self, entry: Entry, order: float) -> None:
         """Let an entry, wherever it is, count as having arrived at `order` if that is earlier.

@@ -122,7 +122,7 @@ def usage_of(answer: Answer) -> Mapping[str, object]:
     usage: dict[str, object] = {"input_tokens": answer.input_tokens, "truncated": answer.truncated}
     if answer.cached:
         usage["cached"] = [index in answer.cached for index in range(len(answer.predictions))]
-    if max(answer.windows, default=1) > 1:
+    if answer.windows:
         usage["windows"] = answer.windows
     return usage
 

@@ -133,3 +133,11 @@ def test_the_last_window_ends_an_input_or_the_first_that_fails() -> None:
     assert broken.add(1, BackendFailed("no"), 1.0)
     assert not broken.add(0, earlier, 2.0)
     assert not broken.add(2, later, 3.0)
+
+
+@given(st.permutations(range(5)))
+def test_windows_are_merged_in_the_order_of_the_text_whichever_ends_first(order: list[int]) -> None:
+    whole = Whole(_entry(0.0), 5, 5, [None] * 5)
+    made = [Prediction("a", 1 / (3 + place), (1 / (3 + place),)) for place in range(5)]
+    assert [whole.add(place, made[place], 1.0) for place in order] == [False] * 4 + [True]
+    assert whole.predictions == made

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from tests.training import tiny
 from training import finetune
 from training.classifier import load_model, load_tokenizer, predict_logits
+from training.data import Row, Table
 from training.errors import FineTuneFailed, RecipeInvalid, SourceUnavailable
 from training.finetune import fine_tune
 from training.precision import cpu_has_bf16
@@ -271,6 +272,31 @@ def test_a_model_trained_in_bf16_is_calibrated_in_fp32(
     tuned = fine_tune(tiny.recipe(training__precision="bf16"), prepared, encoder, tmp_path / "run", progress)
     assert coarse == [False]
     assert tuned.temperature != 1.0
+
+
+def test_a_window_wider_than_the_encoder_is_refused_before_anything_is_touched(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    recipe = tiny.recipe(training__window_tokens=tiny.MAX_TOKENS + 1)
+    with pytest.raises(RecipeInvalid, match=r"training\.window_tokens: 65, but the encoder has 64 positions"):
+        fine_tune(recipe, prepared, encoder, tmp_path / "run", progress)
+    assert not (tmp_path / "run").exists()
+
+
+def test_long_texts_are_learnt_from_and_judged_in_windows(
+    encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    rows = [Row(" ".join([row.text] * 8), row.label, rating=row.rating) for row in tiny.table(400).rows]
+    prepared = prepare(Table("long", "MIT", "made for a test", tuple(rows)), tiny.recipe(), progress)
+    recipe = tiny.recipe(training__epochs=4, training__window_tokens=16, training__max_text_tokens=400)
+    tuned = fine_tune(recipe, prepared, encoder, tmp_path, progress)
+    assert (tuned.window_tokens, tuned.max_input_tokens) == (16, 400)
+    model, tokenizer = load_model(tuned.model_dir), load_tokenizer(tuned.model_dir)
+    logits = predict_logits(model, tokenizer, prepared.test.texts, max_tokens=400, window_tokens=16)
+    assert (logits.argmax(axis=1) == prepared.test.labels).mean() > 0.9
+    last = [point for point in tuned.curve if point.kind == "validation"][-1]
+    assert last.accuracy is not None
+    assert round(last.accuracy * len(prepared.validation), 6) % 1 == pytest.approx(0, abs=1e-5)
 
 
 def _bytes_of(run: finetune.FineTuned) -> bytes:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from onnx import numpy_helper
 from rich.progress import Progress
 
 from artifact.errors import ArtifactCorrupt
-from artifact.manifest import GOLDEN, Estimate, Golden, Variant, VariantResult
+from artifact.manifest import GOLDEN, Estimate, Golden, Limits, Variant, VariantResult
 from artifact.repository import Artifact
 from inference.backends.base import Backend
 from inference.backends.registry import open_backend
 from inference.model import Model
 from tests.training.gate_fixtures import ROWS, Tiny, tiny_model
+from training.classifier import load_model, load_tokenizer, predict_logits
 from training.errors import RecipeInvalid
+from training.evaluate import softmax
 from training.export import expected_warnings
 from training.gate import (
     Floors,
@@ -224,6 +227,26 @@ def test_a_faithful_export_is_published_with_golden_answers(tmp_path: Path, mode
     with expected_warnings():
         for variant in verdict.published:
             Model.load(trial.artifact(), variant=variant.name).close()
+
+
+def test_texts_in_windows_are_held_against_torch_reading_the_same_windows(tmp_path: Path, model: Tiny) -> None:
+    trial = model.trial(tmp_path / "out")
+    texts = tuple(f"{text} {other} {text}" for text, other in zip(trial.texts, trial.texts[::-1], strict=True))[:24]
+    torch_model, tokenizer = load_model(model.model_dir), load_tokenizer(model.model_dir)
+    logits = predict_logits(torch_model, tokenizer, texts, max_tokens=300, window_tokens=16)
+    changed = {
+        "limits": Limits(max_input_tokens=300),
+        "preprocessing": trial.manifest.preprocessing.model_copy(update={"window_tokens": 16}),
+        "variants": trial.manifest.variants[:1],
+    }
+    manifest = trial.manifest.model_copy(update=changed)
+    labels = logits.argmax(axis=1)
+    trial = replace(trial, texts=texts, labels=labels, torch_scores=softmax(logits), manifest=manifest)
+    verdict = held(trial)
+    assert verdict.passed, verdict.reasons()
+    fp32 = result(verdict, "fp32")
+    assert fp32.max_score_difference < 1e-5
+    assert fp32.neighbour_max_score_difference < 1e-5
 
 
 def test_the_gate_gives_torch_its_threads_back(tmp_path: Path, model: Tiny) -> None:

@@ -16,7 +16,9 @@ from artifact.repository import Artifact, Repository, open_artifact
 from inference.errors import BadInput
 from inference.model import Model
 from tests.training import tiny
+from training.classifier import load_model, load_tokenizer, predict_logits
 from training.errors import GateRefused, RecipeInvalid
+from training.evaluate import softmax
 from training.pipeline import ROOT, cpu_name, git_commit, libraries, public_recipe, train
 from training.recipe import CardSection, PrepareSection, Recipe, load_recipe, parse_recipe
 
@@ -203,11 +205,17 @@ def test_a_recipe_that_loosens_the_gate_stops_before_any_work(tmp_path: Path, pl
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_service_cleans_as_the_training_did(place: Place, tmp_path: Path) -> None:
-    recipe = place.recipe.model_copy(update={"prepare": PrepareSection(transforms=("html", "pii", "stop_words"))})
+def test_the_service_cleans_and_reads_as_the_training_did(place: Place, tmp_path: Path) -> None:
+    recipe = place.recipe.model_copy(
+        update={
+            "prepare": PrepareSection(transforms=("html", "pii", "stop_words")),
+            "training": place.recipe.training.model_copy(update={"window_tokens": 16, "max_text_tokens": 200}),
+        }
+    )
     artifact = train(recipe, tmp_path / "models", tmp_path / "run", cache=place.home / "cache")
     preprocessing, provenance = artifact.manifest.preprocessing, artifact.manifest.provenance
     assert preprocessing.transforms == ("html", "pii", "stop_words")
+    assert (preprocessing.window_tokens, artifact.manifest.limits.max_input_tokens) == (16, 200)
     assert {"the", "a"} <= set(preprocessing.stop_words)
     assert provenance.transformed["stop_words"] > 0
     assert provenance.recipe["prepare"]["transforms"] == ["html", "pii", "stop_words"]
@@ -216,9 +224,15 @@ def test_the_service_cleans_as_the_training_did(place: Place, tmp_path: Path) ->
         raw, clean = model.predict(["the <b>superb</b> film", "superb film"]).predictions
         with pytest.raises(BadInput, match=r"inputs\[0\]: holds nothing"):
             model.predict(["the <br/>"])
+        long = ["superb dull witty family war city " * 20, "moving stale " * 40]
+        answer = model.predict(long)
     finally:
         model.close()
     assert raw.scores == pytest.approx(clean.scores, abs=1e-6)
+    assert answer.windows == (9, 6)
+    folder = tmp_path / "run" / "fine-tune" / "model"
+    logits = predict_logits(load_model(folder), load_tokenizer(folder), long, max_tokens=200, window_tokens=16)
+    assert [each.scores for each in answer.predictions] == [pytest.approx(row, abs=1e-4) for row in softmax(logits)]
 
 
 KILLED_BEFORE_THE_RENAME = """
