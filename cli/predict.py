@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,9 +12,10 @@ from artifact.errors import SlipwayError
 from cli.errors import FAILED, WrongUsage
 from cli.options import RepositoryFolder, open_model
 from cli.output import Result, error_document, write_json
-from cli.remote import RemoteModel
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from inference.model import Model
     from inference.ticket import Ticket
 
@@ -48,6 +48,8 @@ def predict(
     if url is not None:
         if variant is not None:
             raise WrongUsage("--variant cannot be asked of a server: it serves one (see slipway serve --variant)")
+        from cli.remote import RemoteModel
+
         return _predict_all(groups, RemoteModel(url, model=model, version=version, truncate=truncate))
     from inference.model import Model
 
@@ -113,6 +115,8 @@ class LocalModel:
         return [self._result(future) for future in [self._submit(text) for text in texts]]
 
     def _submit(self, text: str) -> "Future[Ticket]":
+        from concurrent.futures import Future
+
         from inference.errors import InferenceError
         from inference.model import Request
 
