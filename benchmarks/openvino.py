@@ -74,18 +74,30 @@ def measure(setting: Setting, plan: Plan = SHORTER) -> tuple[dict[str, Any], dic
         runs = run_all([target], gauge, plan, _ONE_TEXT)[target.name]
         weight = server.weigh()
     about = {"engine": served["engine"], "variant": served["variant"], "version": engines[served["engine"]]}
-    threads = {"workers": choice.plan.workers, "threads": choice.plan.threads, "why": choice.why}
-    limits = {kind: limit_of(grids[kind], gauge.shares[kind]) for kind in ("short", "long")}
     result = {
         **about,
-        **threads,
-        "limits": limits,
-        **closed_figures(runs),
-        "loads": loads_of(runs),
+        **result_of(choice, grids, gauge.shares, runs),
         **weights(weight),
         "cold_start_s": cold["median"],
     }
     return result, {"runs": runs, "grids": {kind: as_rows(found) for kind, found in grids.items()}}
+
+
+def result_of(
+    choice: Choice,
+    grids: Mapping[str, dict[Layout, list[Sample]]],
+    shares: Mapping[str, Share],
+    runs: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What was chosen, its limit for each kind of text, and what it did, also load by load."""
+    return {
+        "workers": choice.plan.workers,
+        "threads": choice.plan.threads,
+        "why": choice.why,
+        "limits": {kind: limit_of(samples, shares[kind]) for kind, samples in grids.items()},
+        **closed_figures(runs),
+        "loads": loads_of(runs),
+    }
 
 
 def choose(

@@ -4,12 +4,13 @@ from typing import Any
 import pytest
 
 from artifact.repository import Artifact, Repository
+from benchmarks.http import LOADS
 from benchmarks.limit import Layout, Sample
-from benchmarks.openvino import NOT_INSTALLED, choose, its_engines, limit_of, loads_of, section, settings_of
+from benchmarks.openvino import NOT_INSTALLED, choose, its_engines, limit_of, result_of, section, settings_of
 from benchmarks.share import Share
 from benchmarks.wrk import BenchmarkError
 from inference.backends.registry import installed_engines
-from inference.engines import open_cache
+from inference.engines import Choice, open_cache
 from inference.layout import read_cpu
 from inference.plan import Plan
 from tests.benchmarks.test_bench import run
@@ -19,9 +20,6 @@ FOUND: dict[str, Any] = {
     "engine": "openvino-bf16",
     "variant": "fp32",
     "version": "2026.4.1",
-    "workers": 2,
-    "threads": 1,
-    "limits": {"short": {"texts_per_second": 700.0, "layout": "2 x 1 threads", "percent_of_peak": None}},
     "memory_mb": 310.2,
     "cold_start_s": 1.234,
 }
@@ -76,11 +74,14 @@ def test_the_limit_is_the_best_of_its_grid() -> None:
 
 
 def test_the_table_states_each_load_apart() -> None:
-    runs = [run(kind, clients, 0) for kind, clients in (("short", 1), ("short", 32), ("long", 32))]
-    lines = section({"openvino": FOUND | {"loads": loads_of(runs)}}).splitlines()
+    runs = [run(kind, clients, 0) for kind, clients in LOADS if kind != "mixed"]
+    grids = {"short": {Layout(2, 1, True, 8): [Sample(700, 0, 1.0, 0.0)]}}
+    found = result_of(Choice(Plan("fp32", "openvino-bf16", 2, 1), "a test"), grids, {"short": Share(0, 0)}, runs)
+    assert found["ratio"] == {"8": 0.9, "32": 0.9, "128": 0.9}
+    lines = section({"openvino": FOUND | found}).splitlines()
     assert "variant `fp32` on openvino-bf16, 2 x 1 threads" in lines[0]
     assert "Memory 310 MB, process start to first answer 1.23 s." in lines[0]
-    assert "| limit, short texts: 2 x 1 threads | 700 |" in lines[4]
+    assert "| limit, short texts: 2 x 1 threads, 1 session, batches of 8 | 700 |" in lines[4]
     assert lines[-1].startswith("| served, 32 clients, long texts | 500 | 0.90 |")
 
 
