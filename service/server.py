@@ -157,6 +157,7 @@ class Server:
         answered = await self._drain(context)
         for task in background:
             task.cancel()
+        heap.take_back()
         return 0 if answered else 1
 
     def stop(self, number: signal.Signals) -> None:
@@ -192,7 +193,9 @@ class Server:
     async def _load_models(self, context: Context) -> None:
         await context.registry.run()
         await self._opened.wait()
-        heap.give_back()  # what reading and building models left behind
+        # What reading and building models left behind.
+        heap.set_aside()
+        heap.give_back()
         self._was_ready = context.ready
         self._report()
         status = context.registry.status()

@@ -1,8 +1,11 @@
 """The C heap of a process of its own: what it does there must not change this one."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.service.fakes import running
 
 ROOT = Path(__file__).parents[2]
 SEVERAL_ARENAS = """
@@ -36,6 +39,14 @@ for block in blocks[:-1]: libc.free(block)  # the last one keeps the heap from s
 before = resident()
 print(heap.give_back(), before - resident() > 40_000_000)
 """
+SETTING_ASIDE = """
+import gc
+from service import heap
+heap.set_aside()
+aside = gc.get_freeze_count()
+heap.take_back()
+print(aside > 1000, gc.get_freeze_count())
+"""
 
 
 def told(program: str, *arguments: str) -> list[str]:
@@ -52,3 +63,14 @@ def test_threads_share_one_arena_when_told_to() -> None:
 
 def test_freed_pages_are_given_back() -> None:
     assert told(GIVING_BACK) == ["True", "True"]
+
+
+def test_what_is_there_for_good_is_out_of_the_collectors_sight_until_the_end() -> None:
+    assert told(SETTING_ASIDE) == ["True", "0"]
+
+
+def test_a_server_takes_back_what_it_set_aside(repository: Path) -> None:
+    gc.unfreeze()
+    with running(repository):
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
