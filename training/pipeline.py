@@ -165,7 +165,9 @@ class Line:
         with self.timed("fetch") as said:
             encoder = fetch_encoder(self.recipe.encoder, self.cache, self.progress)
             table = read_table(self.recipe, self.cache, self.progress)
-            said.append(f"{len(table.rows):,} rows of {table.name}; encoder {encoder.name}")
+            sources = len(self.recipe.sources)
+            name = table.name if sources == 1 else f"{sources} sources"
+            said.append(f"{len(table.rows):,} rows of {name}; encoder {encoder.name}")
         with self.timed("prepare") as said:
             prepared = prepare(table, self.recipe, self.progress)
             sizes = (f"{len(split):,}" for split in (prepared.train, prepared.validation, prepared.test))

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from tests.training import tiny
 from training import recipe as module
 from training.errors import RecipeInvalid
+from training.packages import DATA
 from training.recipe import FileData, HubData, PackagedData, Recipe, bundled_recipes, load_recipe
 
 _NESTED = {"source", "data", "encoder", "prepare", "split", "training", "gate", "card", "tune", "track"}
@@ -33,10 +34,16 @@ def test_every_bundled_recipe_loads() -> None:
 
 def test_the_sentiment_recipe_is_what_the_readme_says() -> None:
     recipe = load_recipe("sentiment")
-    assert isinstance(recipe.data, PackagedData)
     assert recipe.labels == ("negative", "positive")
+    assert all(isinstance(source, PackagedData) for source in (*recipe.sources, *recipe.elsewhere))
     assert recipe.data.thresholds["negative"].holds(-0.5)
     assert not recipe.data.thresholds["positive"].holds(0.49)
+    learned, never = (
+        {source.name for source in sources if isinstance(source, PackagedData)}
+        for sources in (recipe.sources, recipe.elsewhere)
+    )
+    assert learned | never <= DATA.keys()
+    assert not learned & never
 
 
 def test_paths_start_at_the_recipes_own_folder(tmp_path: Path) -> None:
@@ -157,10 +164,12 @@ def test_every_joined_file_starts_at_the_recipes_own_folder(tmp_path: Path) -> N
     head, _, tail = MINIMAL.partition('source = "file"\npath = "reviews.csv"')
     sources = '[[data.sources]]\nsource = "file"\npath = "a.csv"\n[[data.sources]]\nsource = "file"\npath = "b.csv"\n'
     path.write_text(f'{head}source = "joined"\n{sources}held_out = true\n{tail}')
+    (tmp_path / "single.toml").write_text(MINIMAL)
     recipe = load_recipe(path)
     assert [source.path for source in recipe.sources if isinstance(source, FileData)] == [
         tmp_path / "a.csv",
         tmp_path / "b.csv",
     ]
     assert [source.held_out for source in recipe.sources] == [False, True]
-    assert load_recipe("sentiment").sources == (load_recipe("sentiment").data,)
+    single = load_recipe(tmp_path / "single.toml")
+    assert single.sources == (single.data,)
