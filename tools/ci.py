@@ -6,6 +6,7 @@ out what needs a container engine; without it a machine where none can be starte
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -24,6 +25,8 @@ LOGS: Final = ROOT / "build" / "ci"
 MODELS: Final = LOGS / "models"
 TEXTS: Final = LOGS / "texts.txt"
 TAIL_LINES: Final = 40
+_CLEAN_UP_SECONDS: Final = 10.0
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 # Debian's package for each program that a stage starts; kubectl, checkov and the linters come through tools/toolbox.
 PACKAGES: Final = {
     "haproxy": "haproxy",
@@ -88,21 +91,51 @@ def install(packages: dict[str, str] = PACKAGES) -> str:
     return f"apt-get update -qq && {quietly} {' '.join(lacking)}"
 
 
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the leader of a process group and everybody in it: politely, then for good."""
+    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_CLEAN_UP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def leave_on_sigterm() -> None:
+    """Let SIGTERM unwind this process as Ctrl-C does, so that it leaves no stage behind; status 143."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def _take_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
 def run(stage: Stage, logs: Path) -> bool:
     """Run it into its log, and print its line; the end of the log, too, when it fails."""
     log = logs / f"{stage.name}.log"
     began = time.monotonic()
     with log.open("wb") as out:
+        # A signal waits until there is something to end with it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         process = subprocess.Popen(  # noqa: S602 - our own words
-            stage.command, shell=True, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            stage.command,
+            shell=True,
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_take_signals,
         )
         try:
+            _take_signals()
             passed = process.wait(stage.most_seconds) == 0
         except subprocess.TimeoutExpired:
             passed = False
             out.write(f"\nended after {stage.most_seconds:g} s\n".encode())
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        finally:
+            # Also when we are the ones who are ended: a stage has a process group of its own, and would go on.
+            if process.poll() is None:
+                end_group(process)
     say(f"{stage.name:<16} {time.monotonic() - began:6.1f} s  {'ok' if passed else 'FAILED'}")
     if not passed:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -130,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=[stage.name for stage in STAGES], help="these, without the tests")
     chosen = parser.parse_args(argv).only
+    leave_on_sigterm()
     stages = [stage for stage in STAGES if chosen is None or stage.name in chosen]
     publish_for_ci(MODELS, TEXTS)
     containers = os.environ.get("SKIP_CONTAINERS") != "1"

@@ -1,6 +1,10 @@
 """CI's stages: a line each, the end of the log of what failed, and nothing is passed over in silence."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +53,29 @@ def test_a_stage_that_hangs_is_ended_with_its_children(tmp_path: Path, capsys: p
         "slow"
     ]
     assert "ended after 0.3 s" in capsys.readouterr().out
+
+
+_ENDED = """
+import sys
+from pathlib import Path
+from tools.ci import Stage, leave_on_sigterm, run_all
+
+leave_on_sigterm()
+stage = Stage("slow", f"exec 3> {sys.argv[1]}/held; echo started >&3; sleep 60 & sleep 60; wait")
+run_all([stage], Path(sys.argv[1]), containers=True)
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_stage_does_not_outlive_ci(tmp_path: Path, how: signal.Signals, status: int) -> None:
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    with subprocess.Popen([sys.executable, "-c", _ENDED, tmp_path], cwd=ROOT, stderr=subprocess.DEVNULL) as ci:
+        with held.open() as pipe:
+            assert pipe.readline() == "started\n"
+            ci.send_signal(how)
+            assert pipe.read() == "", "the end comes when nobody of the stage holds the pipe any more"
+        assert ci.wait(20) == status
 
 
 def test_only_what_is_lacking_is_installed() -> None:
