@@ -35,7 +35,7 @@ LAYERS = {
     "inference": "errors layout cost policy tasks backends plan samples ticket flight waiting cache batcher model"
     " calibration engines",
     "service": "errors config heap logs link door drift metrics docs bridge schemas registry context responses"
-    " telemetry exchange direct protocol api app server supervisor",
+    " telemetry exchange direct protocol api app front server supervisor",
 }
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "onnx", "training")
 # Text that people and machines read, besides Python. shared/ and run folders are not part of the repository.
