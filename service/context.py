@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     import asyncio
 
     from starlette.types import Scope
-
-    from service.protocol import Connection
-
 INFO: Final = "slipway.info"
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 # W3C Trace Context, section 3.2: version 00, and later versions as far as they look the same.
@@ -33,7 +30,7 @@ _TRACEPARENT: Final = re.compile(
 class Traffic:
     """What the connections of one server have in common; has what uvicorn's protocol reads and writes of its state."""
 
-    connections: "set[Connection]" = field(default_factory=set)
+    connections: set[Any] = field(default_factory=set)
     tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
     default_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     total_requests: int = 0

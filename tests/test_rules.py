@@ -35,7 +35,7 @@ LAYERS = {
     "inference": "errors layout cost policy tasks backends plan samples ticket flight waiting cache batcher model"
     " calibration engines",
     "service": "errors config heap logs link door drift metrics docs bridge schemas registry context responses"
-    " telemetry exchange direct protocol api app server supervisor",
+    " telemetry exchange direct protocol api app front server supervisor",
     "cli": "errors output options remote train tune runs explore compress serve predict evaluate bench models app"
     " __main__",
 }
