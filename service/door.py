@@ -90,22 +90,29 @@ class SharedDoor:
         self._link.tell(Report(phase, connections))
 
     def _take(self) -> None:
+        """All there is: after an error on the link libuv does not call again."""
+        while self._take_one():
+            pass
+
+    def _take_one(self) -> bool:
         loop = asyncio.get_running_loop()
         try:
             connection = self._link.take()
+        except BlockingIOError:
+            return False
         except OSError as error:
-            if not isinstance(error, BlockingIOError):
-                logger().error("a connection could not be taken", reason=str(error))
-            return
+            logger().error("a connection could not be taken", reason=str(error))
+            return False
         if connection is None:
             loop.remove_reader(self._link.fileno())
             self._ended.set()
             self._on_end()
-            return
+            return False
         connection.setblocking(False)
         task: asyncio.Task[object] = loop.create_task(loop.connect_accepted_socket(self._make, connection))
         self._arriving.add(task)
         task.add_done_callback(self._arrived)
+        return True
 
     def _arrived(self, task: "asyncio.Task[object]") -> None:
         self._arriving.discard(task)

@@ -84,7 +84,11 @@ class Link:
 
     def take(self) -> socket.socket | None:
         """The next connection; None when no more will come. Raises BlockingIOError while there is none."""
-        packet, descriptors, _, _ = socket.recv_fds(self._end, len(_CONNECTION), 1)
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._end, len(_CONNECTION), 1)
+        except ConnectionResetError:
+            # The supervisor died before it had read our last report. That is said once; what it gave is still there.
+            packet, descriptors, _, _ = socket.recv_fds(self._end, len(_CONNECTION), 1)
         if not packet:
             return None
         if not descriptors:

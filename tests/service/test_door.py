@@ -12,7 +12,7 @@ from tests.service.fakes import PATIENCE_SECONDS, accepts
 
 
 class _Greeter(asyncio.Protocol):
-    def __init__(self, lost: asyncio.Event) -> None:
+    def __init__(self, lost: Callable[[], None]) -> None:
         self._lost = lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -20,7 +20,7 @@ class _Greeter(asyncio.Protocol):
         transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost.set()
+        self._lost()
 
 
 async def _made(make: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
@@ -35,7 +35,7 @@ def test_who_connects_before_there_is_an_answer_to_give_waits_for_it() -> None:
         with listener, socket.create_connection(listener.getsockname(), 1) as early:
             opening = asyncio.create_task(door.open(front, lambda: None))
             lost = asyncio.Event()
-            front.set_result(lambda: _Greeter(lost))
+            front.set_result(lambda: _Greeter(lost.set))
             await opening
             await asyncio.wait_for(lost.wait(), PATIENCE_SECONDS)
             greeting = early.recv(10)
@@ -69,7 +69,7 @@ def test_what_was_given_before_the_end_is_still_taken() -> None:
             ours.give(server)
             ours.end()
             lost = asyncio.Event()
-            await door.open(_made(lambda: _Greeter(lost)), lambda: ended.append("ended"))
+            await door.open(_made(lambda: _Greeter(lost.set)), lambda: ended.append("ended"))
             door.tell(Phase.READY, 3)
             await door.close(0)
             await asyncio.wait_for(lost.wait(), PATIENCE_SECONDS)
@@ -83,6 +83,34 @@ def test_what_was_given_before_the_end_is_still_taken() -> None:
     assert ended == ["ended"]
     assert greeting == b"hello"
     assert reports == [Report(Phase.NOT_READY, 0), Report(Phase.READY, 3)]
+
+
+def test_a_supervisor_that_dies_without_having_read_a_report_ends_the_door() -> None:
+    """The kernel then says "connection reset" first, and libuv calls no second time."""
+
+    async def scenario() -> tuple[list[str], list[bytes]]:
+        ours, theirs = Link.pair()
+        ended: list[str] = []
+        pairs = [socket.socketpair() for _ in range(3)]
+        door = SharedDoor(theirs, PATIENCE_SECONDS)
+        all_lost = asyncio.Semaphore(0)
+        await door.open(_made(lambda: _Greeter(all_lost.release)), lambda: ended.append("ended"))
+        for _, server in pairs:
+            assert ours.give(server)
+        ours.close()
+        await door.close(0)
+        for _ in pairs:
+            await asyncio.wait_for(all_lost.acquire(), PATIENCE_SECONDS)
+        greetings = []
+        for client, server in pairs:
+            server.close()
+            client.settimeout(1)
+            greetings.append(client.recv(10))
+            client.close()
+        theirs.close()
+        return ended, greetings
+
+    assert uvloop.run(scenario()) == (["ended"], [b"hello"] * 3)
 
 
 def test_a_supervisor_that_does_not_end_is_waited_for_no_longer_than_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
