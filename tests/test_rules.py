@@ -422,3 +422,45 @@ def test_links_between_pages_lead_somewhere() -> None:
         if path.suffix == ".md":
             for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", content):
                 assert (ROOT / path.parent / target).exists(), f"{path} links to {target}"
+
+
+USERS_OF_ONNXRUNTIME = (
+    "inference.backends.onnx",
+    "service.metrics",
+    "training.export",
+    "training.lowering",
+    "benchmarks.machine",
+)
+SHOW_TELEMETRY = """
+import importlib, os, sys
+importlib.import_module(sys.argv[1])
+import onnxruntime
+onnxruntime.get_available_providers()
+print(os.environ["ORT_DISABLE_TELEMETRY"])
+"""
+
+
+def _telemetry_after(module: str, home: Path, **environ: str) -> str:
+    """What the variable is after `module` was imported in a process whose home is `home`."""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW_TELEMETRY, module],
+        env={**kept, "HOME": str(home), **environ},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("module", USERS_OF_ONNXRUNTIME)
+def test_onnxruntime_reports_nothing_and_leaves_no_files(module: str, tmp_path: Path) -> None:
+    assert _telemetry_after(module, tmp_path) == "1"
+    assert not list(tmp_path.rglob("onnxruntime.db"))
+
+
+def test_who_wants_to_report_may(tmp_path: Path) -> None:
+    assert _telemetry_after("inference.backends.onnx", tmp_path, ORT_DISABLE_TELEMETRY="0") == "0"

@@ -155,6 +155,7 @@ def environ_of(
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
         **peer.environ,
     }
     return found if encoder is None else {**found, "PEER_ENCODER": str(encoder)}
