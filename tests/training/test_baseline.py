@@ -1,6 +1,7 @@
 """training/baseline.py: the frozen encoder under a logistic regression."""
 
 import numpy as np
+import pytest
 from rich.progress import Progress
 
 from tests.training import tiny
@@ -29,3 +30,15 @@ def test_embeddings_are_unit_vectors_that_ignore_padding(encoder: EncoderFolder,
 
 def test_long_texts_are_cut_to_what_the_encoder_takes(encoder: EncoderFolder, progress: Progress) -> None:
     assert embed(encoder, ["film " * 500], 8192, progress).shape == (1, 32)
+
+
+def test_of_a_large_split_it_learns_from_a_part(
+    encoder: EncoderFolder, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare(tiny.table(400), tiny.recipe(), progress)
+    whole = train_baseline(tiny.recipe(), prepared, encoder, progress)
+    monkeypatch.setattr("training.baseline._MOST_ROWS", 200)
+    part = train_baseline(tiny.recipe(), prepared, encoder, progress)
+    assert part.test_scores.shape == whole.test_scores.shape
+    assert not np.array_equal(part.test_scores, whole.test_scores)
+    assert part.evaluation.metrics["accuracy"].value > 0.55

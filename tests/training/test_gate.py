@@ -372,7 +372,10 @@ def test_a_reference_that_cannot_be_opened_refuses_everything(tmp_path: Path, mo
     assert verdict.reasons() == "fp32: could not be run: model.onnx: torn"
 
 
-def test_the_whole_test_split_is_answered_alone_and_at_every_batch_size(tmp_path: Path, model: Tiny) -> None:
+@pytest.mark.parametrize("sampled", [None, ROWS // 3])
+def test_every_row_is_answered_alone_and_those_of_the_sample_at_every_batch_size(
+    sampled: int | None, tmp_path: Path, model: Tiny
+) -> None:
     seen: dict[int, int] = {}
 
     class Counting:
@@ -390,6 +393,28 @@ def test_the_whole_test_split_is_answered_alone_and_at_every_batch_size(tmp_path
         tmp_path / "out",
         manifest=model.manifest(model.export.variants[:1]),
         opener=lambda artifact, variant: Counting(open_backend(artifact, variant)),
+        neighbour_rows=sampled or ROWS,
     )
     assert held(trial).passed
-    assert all(seen[size] >= ROWS for size in (1, 2, 8, 32))
+    assert seen[1] >= ROWS
+    assert all((sampled or ROWS) <= seen[size] for size in (2, 8, 32))
+    assert sampled is None or seen[2] < ROWS
+
+
+def test_the_sample_is_spread_over_the_whole_split(tmp_path: Path, model: Tiny) -> None:
+    trial = model.trial(tmp_path / "out", neighbour_rows=7)
+    assert trial.sample.tolist()[0] == 0
+    assert trial.sample.tolist()[-1] == ROWS - 1
+    assert len(set(trial.sample.tolist())) == 7
+    assert len(model.trial(tmp_path / "all", neighbour_rows=10 * ROWS).sample) == ROWS
+
+
+def test_neighbours_are_compared_with_the_same_rows_alone() -> None:
+    alone = pairs(0.1, 0.9, 0.2)
+    found = Measured(variant=FP32, alone=alone, neighbours={8: alone[[0, 2]]}, sample=np.array([0, 2]))
+    assert failed(judge(found, alone, alone, Floors())) == []
+    moved = Measured(variant=FP32, alone=alone, neighbours={8: alone[[0, 1]]}, sample=np.array([0, 2]))
+    assert failed(judge(moved, alone, alone, Floors())) == [
+        "score moved in batches of 8",
+        "labels flipped in batches of 8",
+    ]
