@@ -93,13 +93,13 @@ class Measured:
     """One variant's answers for the test split: probabilities of shape (rows, labels) each.
 
     `neighbours` is keyed by batch size; key 0 is the pass through the queue and the worker threads. They are of the
-    rows in `sample` only.
+    rows in `sample` only, where there is one.
     """
 
     variant: Variant
     alone: Floats
     neighbours: Mapping[int, Floats]
-    sample: slice | NDArray[np.int64] = slice(None)
+    sample: NDArray[np.int64] | None = None
     speed: tuple[dict[str, float], ...] = ()
     bytes: int = 0
 
@@ -204,7 +204,7 @@ def judge(measured: Measured, torch_scores: Floats, reference: Floats, floors: F
     else:
         agreed = agreement(measured.alone, reference)
         checks.append(_at_least("label agreement with fp32", agreed, floors.min_label_agreement))
-    alone = measured.alone[measured.sample]
+    alone = measured.alone if measured.sample is None else measured.alone[measured.sample]
     for size, scores in measured.neighbours.items():
         among = f"in batches of {size}" if size != _QUEUE else "through the queue"
         worst = float(np.abs(scores - alone).max())
@@ -259,7 +259,7 @@ def result_of(measured: Measured, trial: Trial, reference: Floats) -> VariantRes
     if measured.variant.precision != "fp32":
         checks += (judge_accuracy(difference, trial.floors),)
     apart = np.abs(measured.alone - trial.torch_scores)
-    alone = measured.alone[measured.sample]
+    alone = measured.alone if measured.sample is None else measured.alone[measured.sample]
     flipped = np.any([flips(alone, scores) for scores in measured.neighbours.values()], axis=0)
     return VariantResult(
         name=measured.variant.name,
