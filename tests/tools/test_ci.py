@@ -66,16 +66,16 @@ run_all([stage], Path(sys.argv[1]), containers=True)
 """
 
 
-@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
-def test_a_stage_does_not_outlive_ci(tmp_path: Path, how: signal.Signals, status: int) -> None:
+def test_a_stage_does_not_outlive_ci(tmp_path: Path) -> None:
+    """SIGTERM; a Ctrl-C takes the same way, but a shell's background job, as this test may be one, ignores it."""
     held = tmp_path / "held"
     os.mkfifo(held)
     with subprocess.Popen([sys.executable, "-c", _ENDED, tmp_path], cwd=ROOT, stderr=subprocess.DEVNULL) as ci:
         with held.open() as pipe:
             assert pipe.readline() == "started\n"
-            ci.send_signal(how)
+            ci.terminate()
             assert pipe.read() == "", "the end comes when nobody of the stage holds the pipe any more"
-        assert ci.wait(20) == status
+        assert ci.wait(20) == 128 + signal.SIGTERM
 
 
 def test_only_what_is_lacking_is_installed() -> None:
