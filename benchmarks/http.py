@@ -34,6 +34,7 @@ from benchmarks.limit import (
     measure_grid,
     open_workload,
     print_grid,
+    whole_task,
 )
 from benchmarks.peers.encoder import read_tokens
 from benchmarks.process import Server, free_port, probe_body, running
@@ -44,7 +45,6 @@ from benchmarks.yardstick import BATCH, PRECISION, THREADS, WORKERS, build_yards
 from inference.backends.onnx import OnnxBackend
 from inference.engines import open_cache
 from inference.layout import usable_cores
-from inference.tasks.registry import open_task
 
 SHORT_CLIENTS: Final = (1, 8, 32, 128)
 LOADS: Final = (*(("short", clients) for clients in SHORT_CLIENTS), ("long", 32), ("mixed", 1), ("mixed", 4))
@@ -189,7 +189,7 @@ def make_gauge(
     layouts["mixed"] = _best_padded(reference, workload, plan, shares["mixed"])
     other, others = None, None
     if yardstick is not None:
-        other = Reference("yardstick", open_task(artifact), lambda _, threads: OnnxBackend(yardstick, threads=threads))
+        other = Reference("yardstick", whole_task(artifact), lambda _, threads: OnnxBackend(yardstick, threads=threads))
         if peers:
             theirs = measure_shares(artifact, PRECISION, peaks, workload, other.count_tokens)
             found = _measure_grids(other, workload, plan, theirs)

@@ -1,5 +1,7 @@
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from benchmarks.limit import (
     main,
     measure_grid,
     print_grid,
+    whole_task,
 )
 from benchmarks.share import Share
 from inference.backends.base import Backend
@@ -137,3 +140,23 @@ def test_the_program_ends_with_one_json_document(
     assert "<- the limit" in printed
     found = json.loads(printed.splitlines()[-1])
     assert found["limit"]["fp32"]["short"]["grid"][0]["samples"]
+
+
+def test_others_read_a_long_text_as_one_row(tmp_path: Path) -> None:
+    publish_tiny(tmp_path / "models", window_tokens=8)
+    artifact = Repository(tmp_path / "models").open("sentiment")
+    rows: list[int] = []
+
+    class Counting:
+        engine = "counting"
+
+        def infer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+            rows.append(len(inputs["input_ids"]))
+            return {}
+
+    reference = Reference("counted", open_task(artifact), lambda *_: Counting(), whole_task(artifact))
+    bodies = [["the film is very good and warm and funny", "bad"]]
+    served = reference.infer(Counting(), bodies[0])
+    whole = reference.padded_batch(bodies, Layout(1, 1, True, 2), seconds=0.0)
+    assert rows[:2] == [3, 2]
+    assert whole.tokens == served
