@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from tests.test_rules import ROOT
 from tests.training import tiny
 from training import recipe as module
 from training.errors import RecipeInvalid
 from training.packages import DATA
-from training.recipe import FileData, HubData, PackagedData, Recipe, bundled_recipes, load_recipe
+from training.recipe import FileData, HubData, PackagedData, Recipe, TrainingSection, bundled_recipes, load_recipe
 
 _NESTED = {"source", "data", "encoder", "prepare", "split", "training", "gate", "card", "tune", "track"}
 MINIMAL = """
@@ -44,6 +45,14 @@ def test_the_sentiment_recipe_is_what_the_readme_says() -> None:
     )
     assert learned | never <= DATA.keys()
     assert not learned & never
+
+
+def test_the_plain_recipe_is_the_defaults_on_the_snippets_alone() -> None:
+    """What the sentiment recipe is compared with, on the same test rows."""
+    plain, ours = load_recipe(ROOT / "benchmarks" / "plain.toml"), load_recipe("sentiment")
+    assert plain.training == TrainingSection(epochs=3, learning_rate=5e-5, best_by="accuracy")
+    assert plain.data == ours.sources[0]
+    assert (plain.split, plain.encoder, plain.labels) == (ours.split, ours.encoder, ours.labels)
 
 
 def test_paths_start_at_the_recipes_own_folder(tmp_path: Path) -> None:
