@@ -123,16 +123,20 @@ def _leakage(found: Exploration, _: Recipe) -> Iterator[Advice]:
         )
 
 
-def _lengths(found: Exploration, _: Recipe) -> Iterator[Advice]:
+def _lengths(found: Exploration, recipe: Recipe) -> Iterator[Advice]:
     lengths = found.survey.lengths
     share = lengths.over_limit / max(1, found.rows)
+    windows = recipe.training.window_tokens is not None
     if lengths.over_limit:
-        level: Level = "warn" if share > _LONG_SHARE else "note"
+        level: Level = "warn" if share > _LONG_SHARE and not windows else "note"
         yield Advice(
             "Length",
             level,
             f"{_rows(lengths.over_limit, found.rows)} have more than {lengths.limit_tokens} tokens.",
-            "Cuts them at training.max_tokens; the service accepts as many as the encoder does.",
+            "Reads them in windows of training.window_tokens, as the service will."
+            if windows
+            else "Cuts them at training.max_tokens; the service accepts as many as the encoder does. "
+            "With training.window_tokens both would read all of them.",
         )
     else:
         yield Advice(

@@ -42,11 +42,10 @@ def train_baseline(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, p
     Of a large training split it learns from `_MOST_ROWS`, spread evenly: a linear classifier of a few hundred weights
     gains nothing from more. Texts are cut where fine-tuning cuts them, or at its window.
     """
-    cut = recipe.training.window_tokens or recipe.training.max_tokens
     rows = np.linspace(0, len(prepared.train) - 1, min(_MOST_ROWS, len(prepared.train))).astype(np.int64)
     with quiet():
         train, validation, test = (
-            embed(encoder, texts, cut, progress)
+            embed(encoder, texts, recipe.training.row_tokens, progress)
             for texts in (
                 [prepared.train.texts[row] for row in rows],
                 prepared.validation.texts,

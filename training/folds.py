@@ -232,11 +232,11 @@ class _Baseline(_Job):
 
     def _embedded(self, steps: Steps) -> npt.NDArray[np.float32]:
         section = self.recipe.training
-        key = key_of(self.prepared.fingerprint, self.recipe.encoder.model_dump(mode="json"), section.max_tokens)
+        key = key_of(self.prepared.fingerprint, self.recipe.encoder.model_dump(mode="json"), section.row_tokens)
         found = steps.load_array("embeddings", key)
         if found is None:
             with quiet():
-                found = embed(self.encoder, self.plan.pool.texts, section.max_tokens, self.progress)
+                found = embed(self.encoder, self.plan.pool.texts, section.row_tokens, self.progress)
             steps.save_array("embeddings", key, found)
         return found
 

@@ -271,7 +271,7 @@ class Run:
         """What the frozen encoder is worth on the test split."""
         recipe, prepared = self._recipe, self._prepared
         key = key_of(
-            prepared.fingerprint, recipe.encoder.model_dump(mode="json"), recipe.training.max_tokens, self._code
+            prepared.fingerprint, recipe.encoder.model_dump(mode="json"), recipe.training.row_tokens, self._code
         )
         scores = self._steps.load_array("baseline", key)
         if scores is not None:

@@ -187,6 +187,11 @@ class TrainingSection(_Part):
     patience: int = Field(3, ge=1, description="Validation passes without a better one before training stops.")
     best_by: Literal["accuracy", "log_loss"] = Field("log_loss", description="What makes a checkpoint the best.")
 
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the longest row that is learned from: a window, or what is left of a text that was cut."""
+        return self.window_tokens or self.max_tokens
+
     @model_validator(mode="after")
     def _a_text_holds_a_window(self) -> Self:
         if self.window_tokens is not None and self.max_text_tokens < self.window_tokens:

@@ -28,7 +28,7 @@ _SAME_LENGTH_SHARE: Final = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of the cleaned texts, special ones included. `over_limit` rows are cut in training at `limit_tokens`."""
+    """Tokens of the cleaned texts, special ones included. `over_limit` of them are more than a row in training."""
 
     encoder: str
     quantiles: dict[str, int]
@@ -138,7 +138,7 @@ class Surveyor:
 
     def _lengths(self, encoder: str) -> Lengths:
         tokens = np.concatenate(self._tokens)
-        limit = self._recipe.training.max_tokens
+        limit = self._recipe.training.row_tokens
         empty = not len(tokens)
         return Lengths(
             encoder=encoder,

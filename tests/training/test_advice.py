@@ -97,6 +97,8 @@ def test_lengths_and_scripts() -> None:
     long = replace(SURVEY.lengths, over_limit=2)
     (length,) = advice(survey(lengths=long), "Length")
     assert (length.level, "2 of 100 rows (2.0%)" in length.found) == ("warn", True)
+    (length,) = advice(survey(lengths=long), "Length", training__window_tokens=16)
+    assert (length.level, "in windows" in length.does) == ("note", True)
     (script,) = advice(survey(scripts={"Latin": 99, "Han": 1}), "Language")
     assert (script.level, "are in Han" in script.found) == ("note", True)
 
