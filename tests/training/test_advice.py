@@ -98,7 +98,7 @@ def test_lengths_and_scripts() -> None:
     (length,) = advice(survey(lengths=long), "Length")
     assert (length.level, "2 of 100 rows (2.0%)" in length.found) == ("warn", True)
     (length,) = advice(survey(lengths=long), "Length", training__window_tokens=16)
-    assert (length.level, "in windows" in length.does) == ("note", True)
+    assert (length.level, "in windows" in length.training) == ("note", True)
     (script,) = advice(survey(scripts={"Latin": 99, "Han": 1}), "Language")
     assert (script.level, "are in Han" in script.found) == ("note", True)
 
