@@ -50,7 +50,7 @@ SHORT_CLIENTS: Final = (1, 8, 32, 128)
 LOADS: Final = (*(("short", clients) for clients in SHORT_CLIENTS), ("long", 32), ("mixed", 1), ("mixed", 4))
 YARDSTICK: Final = Layout(WORKERS, THREADS, True, BATCH)
 # What the `slipway` script does, but of the tree that this runs from, whatever the environment has installed.
-_SLIPWAY: Final = (sys.executable, "-c", "import sys; from cli import main; sys.argv[0] = 'slipway'; sys.exit(main())")
+_SLIPWAY: Final = (sys.executable, "-m", "cli")
 _SERVED_BY_DEFAULT: Final = "onnxruntime"
 
 
