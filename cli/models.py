@@ -105,7 +105,7 @@ def _description(artifact: "Artifact", aliases: Sequence[str]) -> Iterator[objec
         "digest": artifact.digest,
         "folder": str(artifact.path),
         "task": f"{manifest.task} ({', '.join(manifest.labels)})",
-        "limit": f"{manifest.limits.max_input_tokens} tokens per input",
+        "limit": f"{manifest.limits.max_input_tokens} tokens per input{_windows(manifest)}",
         "published": manifest.provenance.created.isoformat(timespec="minutes"),
         "data": f"{manifest.provenance.data_name} ({rows})" if rows else manifest.provenance.data_name,
         "gate": f"{'passed' if manifest.gate.passed else 'refused'}, {manifest.gate.test_rows} test rows",
@@ -131,6 +131,12 @@ def _description(artifact: "Artifact", aliases: Sequence[str]) -> Iterator[objec
             yield f"{result.name} was refused: {result.reason}"
     files = [[name, f"{record.bytes:,}", record.sha256[:16]] for name, record in manifest.files.items()]
     yield make_table(["file", "bytes", "sha256 starts with"], files)
+
+
+def _windows(manifest: "Manifest") -> str:
+    """How longer texts are read."""
+    tokens = manifest.preprocessing.window_tokens
+    return f", read in windows of {tokens}" if tokens else ""
 
 
 def _metrics_table(manifest: "Manifest") -> object:

@@ -28,7 +28,11 @@ _OVERLAPS: Final = {
         "The movie-review snippets are Pang & Lee's rt-polarity sentences, rated anew by people. They overlap the MR "
         "data set almost completely and every split of SST-2 by more than three quarters: neither is a held-out test "
         "for this model, and no figure on them may be reported for it."
-    )
+    ),
+    "imdb-reviews": (
+        "The IMDb reviews are of the training half of that data set; its test half was not used and is as good a test "
+        "as ever."
+    ),
 }
 
 

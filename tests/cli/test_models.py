@@ -52,6 +52,15 @@ def test_show_tells_one_version(published: Path, capsys: Capture, reference: str
     assert (document["manifest"]["version"], document["aliases"]) == (1, ["production"])
 
 
+def test_show_tells_how_longer_texts_are_read(tmp_path: Path, capsys: Capture) -> None:
+    publish_tiny(tmp_path, window_tokens=8)
+    publish_tiny(tmp_path)
+    assert slipway("models", "show", "sentiment:1", repository=tmp_path) == 0
+    assert "64 tokens per input, read in windows of 8" in capsys.readouterr().out
+    assert slipway("models", "show", "sentiment:2", repository=tmp_path) == 0
+    assert "windows" not in capsys.readouterr().out
+
+
 def test_verify_hashes_and_runs(published: Path, capsys: Capture) -> None:
     assert slipway("models", "verify", "sentiment:2", repository=published) == 0
     assert capsys.readouterr().out == "sentiment:2  ok  3 files hashed, golden inputs reproduced by fp32\n"
