@@ -337,6 +337,11 @@ class Manifest(_Part):
             raise ValueError("reference has label_shares for another number of labels")
         return self
 
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of the longest row the graph is ever given, special ones included: a window, or a whole text."""
+        return self.preprocessing.window_tokens or self.limits.max_input_tokens
+
     def variant(self, name: str) -> Variant | None:
         """The variant called `name`, or None."""
         return next((variant for variant in self.variants if variant.name == name), None)

@@ -200,8 +200,7 @@ class Sample:
     def texts(self, model: Model) -> list[str]:
         """The same texts whichever model tokenizes them: they share the tokenizer."""
         if not self._texts:
-            most = model.task.max_input_tokens
-            lengths = sample_lengths(model.manifest.length_quantiles, self._count, most)
+            lengths = sample_lengths(model.manifest.length_quantiles, self._count, model.manifest.row_tokens)
             words = [example.input for example in self._golden.inputs]
             self._texts = sample_texts(words, lengths, lambda text: model.task.prepare(text, truncate=True).tokens)
         return self._texts

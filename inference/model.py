@@ -169,7 +169,7 @@ class Model:
         Single texts at the artifact's recorded length quantiles, then the longest execution on every worker at once.
         """
         tokens = quantile_function(self.manifest.length_quantiles)
-        lengths = [min(self.task.max_input_tokens, tokens(share)) for share in _WARM_UP_SHARES]
+        lengths = [min(self.manifest.row_tokens, tokens(share)) for share in _WARM_UP_SHARES]
         texts = [example.input for example in self.artifact.golden().inputs]
         texts = sample_texts(texts, lengths, lambda text: self.task.prepare(text, truncate=True).tokens)
         for text in texts:

@@ -116,8 +116,12 @@ def test_it_says_how_it_runs(tmp_path: Path) -> None:
     model.close()
 
 
-def test_warming_up_goes_through_the_workers_with_the_recorded_lengths(tmp_path: Path) -> None:
-    artifact = open_artifact(publish_tiny(tmp_path)[0])
+@pytest.mark.parametrize(("window", "lengths"), [(None, [8, 18, 20, 20]), (12, [8, 12, 12, 12])])
+def test_warming_up_goes_through_the_workers_with_the_recorded_lengths(
+    tmp_path: Path, window: int | None, lengths: list[int]
+) -> None:
+    """A longer text is more rows of lengths that have been there."""
+    artifact = open_artifact(publish_tiny(tmp_path, window_tokens=window)[0])
     seen: list[tuple[int, int]] = []
 
     class Watching(SilentObserver):
@@ -128,7 +132,7 @@ def test_warming_up_goes_through_the_workers_with_the_recorded_lengths(tmp_path:
     model.observe(Watching())
     model.warm_up()
     model.close()
-    assert [tokens for inputs, tokens in seen[:4] if inputs == 1] == [8, 18, 20, 20]
+    assert [tokens for inputs, tokens in seen[:4] if inputs == 1] == lengths
     assert sum(inputs for inputs, _ in seen) == 4 + 2 * Limits().max_batch_size
 
 
