@@ -27,6 +27,7 @@ import optuna
 import tomli_w
 import torch
 import transformers
+from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import Progress
@@ -214,14 +215,25 @@ def _study_key(recipe: Recipe, prepared: Prepared) -> str:
     return key_of(run_key(recipe, prepared), recipe.tune.model_dump(mode="json", exclude={"trials"}))
 
 
+class OneTakesIt(optuna.storages.RDBStorage):
+    """SQLite locks no row that is read for an update, so that two workers could take up the same waiting trial."""
+
+    def __init__(self, database: Path) -> None:
+        super().__init__(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
+        self._taking = FileLock(database.with_suffix(".lock"))
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """False where another worker was first."""
+        with self._taking:
+            return super().set_trial_state_values(trial_id, state, values)
+
+
 def open_study(task: _Task, worker: int = 0) -> optuna.Study:
     """The study in its folder, made on the first call. Every worker draws from a seed of its own."""
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     section = task.recipe.tune
     task.folder.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.RDBStorage(
-        f"sqlite:///{task.folder.resolve() / 'study.db'}", engine_kwargs={"connect_args": {"timeout": 60}}
-    )
+    storage = OneTakesIt(task.folder.resolve() / "study.db")
     directions = [_direction(section.objective)]
     if section.latency:
         directions.append("minimize")

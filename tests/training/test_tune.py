@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from tests.training import tiny
 from training.errors import RecipeInvalid, TrainingError
 from training.pipeline import ROOT, public_recipe
 from training.recipe import Recipe, Search, load_recipe
-from training.tune import check_space, grid_values, space_of, tune, with_values
+from training.tune import OneTakesIt, check_space, grid_values, space_of, tune, with_values
 from training.tune_report import Tuned
 
 RATES = {"learning_rate": {"choices": [5e-3, 2e-3, 1e-3]}}
@@ -277,3 +279,25 @@ def test_every_worker_draws_from_a_seed_of_its_own(home: Path, tmp_path: Path) -
         study = optuna.create_study(sampler=_sampler(section, done, worker))
         drawn.add(study.ask().suggest_float("x", 0, 1))
     assert len(drawn) == 4
+
+
+def test_of_two_workers_one_takes_up_a_trial(tmp_path: Path) -> None:
+    """SQLite lets both read that it waits: without the lock both would run it, and one find it finished."""
+    database = tmp_path / "study.db"
+    study = optuna.create_study(study_name="race", storage=OneTakesIt(database))
+    for turn in range(30):
+        study.enqueue_trial({"turn": turn})
+    numbers = [trial._trial_id for trial in study.get_trials()]
+    starts = [threading.Barrier(2) for _ in numbers]
+
+    def take() -> list[bool]:
+        storage = OneTakesIt(database)
+        taken = []
+        for number, start in zip(numbers, starts, strict=True):
+            start.wait()
+            taken.append(storage.set_trial_state_values(number, optuna.trial.TrialState.RUNNING))
+        return taken
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = (future.result() for future in [pool.submit(take), pool.submit(take)])
+    assert [sum(both) for both in zip(one, other, strict=True)] == [1] * len(numbers)
