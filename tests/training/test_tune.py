@@ -77,6 +77,7 @@ def test_the_best_trial_is_a_recipe_that_can_be_trained(grid: Tuned, home: Path)
 def test_nothing_of_a_trial_that_is_over_stays_but_its_figures(grid: Tuned) -> None:
     assert {path.name for path in grid.folder.iterdir()} - {".lock", "trials"} == {
         "study.db",
+        "study.lock",
         "best.toml",
         "report.html",
     }
