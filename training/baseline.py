@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 
 from training.classifier import load_tokenizer, max_input_tokens
 from training.evaluate import Evaluation, evaluate
-from training.prepare import Prepared
+from training.prepare import Prepared, spread
 from training.quiet import quiet
 from training.recipe import Recipe
 from training.sources import EncoderFolder
@@ -42,7 +42,7 @@ def train_baseline(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, p
     Of a large training split it learns from `_MOST_ROWS`, spread evenly: a linear classifier of a few hundred weights
     gains nothing from more. Texts are cut where fine-tuning cuts them, or at its window.
     """
-    rows = np.linspace(0, len(prepared.train) - 1, min(_MOST_ROWS, len(prepared.train))).astype(np.int64)
+    rows = spread(len(prepared.train), _MOST_ROWS)
     with quiet():
         train, validation, test = (
             embed(encoder, texts, recipe.training.row_tokens, progress)

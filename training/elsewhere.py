@@ -25,17 +25,25 @@ def rows_elsewhere(recipe: Recipe, prepared: Prepared, cache: Path, progress: Pr
 
     Raises DataInvalid or SourceUnavailable.
     """
-    learned = (*prepared.train.texts, *prepared.validation.texts)
     tables = [read_source(recipe.labels, source, cache, progress) for source in recipe.elsewhere]
-    return tuple(_unknown(table, Cleaning(recipe.prepare), learned) for table in tables)
+    places = [_labelled(table, Cleaning(recipe.prepare)) for table in tables]
+    if not places:
+        return ()
+    learned = (*prepared.train.texts, *prepared.validation.texts)
+    # All at once: most of the work is in the texts that were learned.
+    texts = [text for place in places for text, _ in place]
+    twins = iter(find_twins([*learned, *texts], fixed=len(learned))[len(learned) :])
+    unknown = [[row for row in place if next(twins) < 0] for place in places]
+    return tuple(_rows(table.name, place) for table, place in zip(tables, unknown, strict=True))
 
 
-def _unknown(table: Table, clean: Cleaning, learned: Sequence[str]) -> Rows:
-    cleaned = [(clean(row.text), row.label) for row in table.rows]
-    kept = [(text, label) for text, label in cleaned if text and label is not None]
-    twins = find_twins([*learned, *(text for text, _ in kept)], fixed=len(learned))[len(learned) :]
-    kept = [row for row, twin in zip(kept, twins, strict=True) if twin < 0]
-    return Rows(table.name, tuple(text for text, _ in kept), np.array([label for _, label in kept], dtype=np.int64))
+def _labelled(table: Table, clean: Cleaning) -> list[tuple[str, int]]:
+    cleaned = ((clean(row.text), row.label) for row in table.rows)
+    return [(text, label) for text, label in cleaned if text and label is not None]
+
+
+def _rows(name: str, kept: Sequence[tuple[str, int]]) -> Rows:
+    return Rows(name, tuple(text for text, _ in kept), np.array([label for _, label in kept], dtype=np.int64))
 
 
 def measure_elsewhere(model: Model, places: Sequence[Rows], progress: Progress) -> tuple[SliceResult, ...]:

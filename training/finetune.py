@@ -25,9 +25,10 @@ from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
 
 from training.checkpoints import checkpoints_in, last_complete_checkpoint, step_of
-from training.classifier import max_input_tokens, predict_logits, text_limit
+from training.classifier import load_model, load_tokenizer, max_input_tokens, predict_logits, text_limit
 from training.encoder import load_encoder
 from training.errors import FineTuneFailed
+from training.evaluate import Floats, softmax
 from training.keys import run_key, weights_digest
 from training.optimize import freeze, optimizer_of
 from training.precision import Precision, choose_precision
@@ -122,6 +123,24 @@ def fine_tune(
 def find_finished(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path) -> FineTuned | None:
     """What `fine_tune` left in `run_dir`, if it is that recipe's over that data, and finished."""
     return _finished(run_dir, _key(recipe, prepared, encoder))
+
+
+def probabilities_of(tuned: FineTuned, texts: Sequence[str], progress: Progress) -> Floats:
+    """What a finished run's model says of `texts`, by torch in fp32: shape (texts, labels), in float64.
+
+    It reads them as the service will, in windows where the recipe says so.
+    """
+    with quiet():
+        model, tokenizer = load_model(tuned.model_dir), load_tokenizer(tuned.model_dir)
+    logits = predict_logits(
+        model,
+        tokenizer,
+        texts,
+        max_tokens=tuned.max_input_tokens,
+        window_tokens=tuned.window_tokens,
+        progress=progress,
+    )
+    return softmax(logits)
 
 
 def new_trainer(

@@ -23,10 +23,9 @@ from rich.progress import Progress
 
 from artifact.manifest import Estimate
 from training.baseline import classify, embed
-from training.classifier import load_model, load_tokenizer, predict_logits
 from training.errors import DataInvalid, EvaluationInvalid
-from training.evaluate import Evaluation, evaluate, softmax
-from training.finetune import fine_tune
+from training.evaluate import Evaluation, evaluate
+from training.finetune import fine_tune, probabilities_of
 from training.intervals import mean_over_folds
 from training.keys import run_key
 from training.prepare import Prepared, Split
@@ -194,18 +193,7 @@ class _FineTuned(_Job):
         """Fine-tune on the other folds; torch's probabilities in fp32."""
         tuned = fine_tune(self.recipe, self._prepared(fold), self.encoder, self._folder(fold), self.progress)
         texts = _chosen(self.plan.pool, self.plan.masks(fold)[2]).texts
-        with quiet():
-            model, tokenizer = load_model(tuned.model_dir), load_tokenizer(tuned.model_dir)
-        return softmax(
-            predict_logits(
-                model,
-                tokenizer,
-                texts,
-                max_tokens=tuned.max_input_tokens,
-                window_tokens=tuned.window_tokens,
-                progress=self.progress,
-            )
-        )
+        return probabilities_of(tuned, texts, self.progress)
 
     def clear(self, fold: int) -> None:
         """A fold's model is as large as the encoder."""

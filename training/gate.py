@@ -31,6 +31,7 @@ from inference.tasks.base import Prediction
 from training.errors import RecipeInvalid
 from training.evaluate import evaluate, paired_accuracy_difference
 from training.export import expected_warnings
+from training.prepare import spread
 from training.recipe import GateSection
 
 Floats = NDArray[np.float64]
@@ -139,7 +140,7 @@ class Trial:
     @property
     def sample(self) -> NDArray[np.int64]:
         """The rows that get neighbours: all, or as many as say enough, spread evenly over the split."""
-        return np.linspace(0, len(self.texts) - 1, min(len(self.texts), self.neighbour_rows)).astype(np.int64)
+        return spread(len(self.texts), self.neighbour_rows)
 
     def artifact(self) -> Artifact:
         """The folder as the serving code sees it. Not yet published, so it has no digest."""

@@ -40,14 +40,13 @@ from inference.model import Model
 from training.assess import Questions, assess, worst_sentence
 from training.baseline import train_baseline
 from training.card import render_card
-from training.classifier import load_model, load_tokenizer, predict_logits
 from training.data import read_table
 from training.data_card import render_data_card
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import GateRefused, TrainingError
-from training.evaluate import Evaluation, evaluate, softmax
+from training.evaluate import Evaluation, evaluate
 from training.export import CANDIDATES, Candidate, Export, export_model
-from training.finetune import FineTuned, fine_tune
+from training.finetune import FineTuned, fine_tune, probabilities_of
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
 from training.keys import encoder_digest, run_key, weights_digest
 from training.labelled import rows_of
@@ -55,7 +54,7 @@ from training.page import shown
 from training.prepare import Prepared, cleaned_as, prepare
 from training.progress import progress_on
 from training.quiet import quiet
-from training.recipe import Recipe, load_recipe, with_paths
+from training.recipe import Recipe, load_recipe
 from training.reference import reference_of
 from training.report import Findings, beats_baseline, render_report
 from training.runs import RunSummary, save_summary
@@ -303,15 +302,8 @@ class Run:
         with self._line.timed("evaluate") as said:
             scores = self._steps.load_array("test-scores", key)
             if scores is None:
-                logits = predict_logits(
-                    load_model(tuned.model_dir),
-                    load_tokenizer(tuned.model_dir),
-                    self._prepared.test.texts,
-                    max_tokens=tuned.max_input_tokens,
-                    window_tokens=tuned.window_tokens,
-                    progress=self._line.progress,
-                )
-                scores = self._steps.save_array("test-scores", key, softmax(logits))
+                found = probabilities_of(tuned, self._prepared.test.texts, self._line.progress)
+                scores = self._steps.save_array("test-scores", key, found)
             evaluation = evaluate(scores, self._prepared.test.labels, self._recipe.labels)
             said.append(f"accuracy {shown(evaluation.metrics['accuracy'])} on {evaluation.rows:,} test rows")
         return scores, evaluation
@@ -528,11 +520,8 @@ def _version(artifact: Artifact) -> str:
 
 def public_recipe(recipe: Recipe) -> dict[str, Any]:
     """The recipe for the manifest: a folder on the machine that trained is nobody else's business, its name may be."""
-    values: dict[str, Any] = recipe.model_dump(mode="json", exclude={"tune", "track"})
-    values["data"] = with_paths(recipe.data, lambda path: Path(path.name)).model_dump(mode="json")
-    values["elsewhere"] = [
-        with_paths(source, lambda path: Path(path.name)).model_dump(mode="json") for source in recipe.elsewhere
-    ]
+    named = recipe.with_files(lambda path: Path(path.name))
+    values: dict[str, Any] = named.model_dump(mode="json", exclude={"tune", "track"})
     if recipe.encoder.source == "folder":
         values["encoder"]["name"] = Path(recipe.encoder.name).name
     return values

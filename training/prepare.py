@@ -152,6 +152,11 @@ class Cleaning:
         return cleaned
 
 
+def spread(rows: int, most: int) -> npt.NDArray[np.int64]:
+    """Numbers of at most `most` of `rows` rows, spread evenly from the first to the last; shape (chosen,)."""
+    return np.linspace(0, rows - 1, min(most, rows)).astype(np.int64)
+
+
 def cleaned_as(section: PrepareSection, preprocessing: TextPreprocessing) -> TextPreprocessing:
     """`preprocessing` with the recipe's cleaning steps in it, so that the service does the same."""
     if not section.transforms:

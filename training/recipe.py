@@ -295,6 +295,11 @@ class Recipe(_Part):
             raise ValueError("training.rating_sharpness: needs two labels and data.thresholds")
         return self
 
+    def with_files(self, change: Callable[[Path], Path]) -> "Recipe":
+        """The recipe with the path of every file it reads changed: those to learn from, and those elsewhere."""
+        elsewhere = tuple(with_paths(source, change) for source in self.elsewhere)
+        return self.model_copy(update={"data": with_paths(self.data, change), "elsewhere": elsewhere})
+
     @property
     def sources(self) -> tuple[SingleSource, ...]:
         """The sources of the rows to learn from: one, unless several are joined."""
@@ -355,9 +360,8 @@ def _read(name_or_path: str | Path) -> tuple[Path, str]:
 
 
 def _anchored(recipe: Recipe, folder: Path) -> Recipe:
+    recipe = recipe.with_files(lambda path: folder / path.expanduser())
     updates: dict[str, Any] = {}
-    updates["data"] = with_paths(recipe.data, lambda path: folder / path.expanduser())
-    updates["elsewhere"] = tuple(with_paths(data, lambda path: folder / path.expanduser()) for data in recipe.elsewhere)
     if recipe.encoder.source == "folder":
         anchored = str(folder / Path(recipe.encoder.name).expanduser())
         updates["encoder"] = recipe.encoder.model_copy(update={"name": anchored})

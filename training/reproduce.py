@@ -22,10 +22,9 @@ from artifact.files import cache_dir
 from artifact.manifest import Golden, Provenance
 from artifact.repository import Artifact
 from inference.tasks.transforms import Cleaner
-from training.classifier import load_model, load_tokenizer, predict_logits
 from training.errors import RecipeInvalid, TrainingError
-from training.evaluate import Floats, as_plain, evaluate, softmax
-from training.finetune import FineTuned, fine_tune
+from training.evaluate import Floats, as_plain, evaluate
+from training.finetune import FineTuned, fine_tune, probabilities_of
 from training.keys import encoder_digest, weights_digest
 from training.pipeline import ROOT, Line, cpu_name, git_commit, libraries
 from training.prepare import Prepared
@@ -164,11 +163,7 @@ def _train_and_compare(
 
 def _scores(line: Line, tuned: FineTuned, texts: tuple[str, ...]) -> Floats:
     """Probabilities by torch, as the metrics in a manifest were measured."""
-    model, tokenizer = load_model(tuned.model_dir), load_tokenizer(tuned.model_dir)
-    most, window = tuned.max_input_tokens, tuned.window_tokens
-    return softmax(
-        predict_logits(model, tokenizer, texts, max_tokens=most, window_tokens=window, progress=line.progress)
-    )
+    return probabilities_of(tuned, texts, line.progress)
 
 
 def golden_check(golden: Golden, labels: tuple[str, ...], scores: Floats) -> Check:

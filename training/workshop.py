@@ -18,7 +18,7 @@ from training.distil import Batch, Lesson, padded, teach
 from training.export import input_names
 from training.finetune import FineTuned
 from training.pipeline import Opened, weights_key
-from training.prepare import Cleaning, Split
+from training.prepare import Cleaning, Split, spread
 from training.steps import Steps, key_of
 from training.targets import soft_targets
 from training.temperature import best_temperature, divide_logits
@@ -79,7 +79,7 @@ class Workshop:
     def _sample(self) -> Split:
         """Rows spread evenly over the training split: enough to tell what matters in a model."""
         train = self._prepared.train
-        rows = np.linspace(0, len(train) - 1, min(_SAMPLE_ROWS, len(train))).astype(int)
+        rows = spread(len(train), _SAMPLE_ROWS)
         ratings = None if train.ratings is None else train.ratings[rows]
         return Split(tuple(train.texts[row] for row in rows), train.labels[rows], ratings)
 

@@ -1,4 +1,4 @@
-"""What the training tests share: one tiny encoder for the whole session, and a bar that draws nothing."""
+"""What the training tests share: a tiny encoder, a tiny model that is served, and a bar that draws nothing."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,9 @@ import pytest
 import torch
 from rich.progress import Progress
 
+from artifact.repository import Repository
+from inference.model import Model
+from tests.tiny_artifact import publish_tiny
 from tests.training import tiny
 from training.sources import EncoderFolder
 
@@ -37,3 +40,13 @@ def progress() -> Iterator[Progress]:
 def cache(tmp_path: Path) -> Path:
     """An empty cache folder."""
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """A tiny published model, through the code that serves it."""
+    root = tmp_path_factory.mktemp("models")
+    publish_tiny(root)
+    opened = Model.load(Repository(root).open("sentiment", None))
+    yield opened
+    opened.close()

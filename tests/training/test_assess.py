@@ -1,14 +1,11 @@
 """training/assess.py: one served model asked everything, with a tiny model whose answers are known."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from rich.progress import Progress
 
-from artifact.repository import Repository
 from inference.model import Model
-from tests.tiny_artifact import LABELS, publish_tiny
+from tests.tiny_artifact import LABELS
 from training.assess import Answers, Questions, Rows, answer, assess, calibration, slices_of, worst_sentence
 from training.bias import Group, Probes
 from training.errors import DataInvalid, EvaluationInvalid
@@ -18,15 +15,6 @@ from training.slices import LENGTH
 GOOD, BAD = "the film was good and funny", "an awful and boring mess"
 PROBES = Probes(templates=("it was {term} .",), groups=(Group(name="words", terms=("good", "awful", "the")),))
 QUIET = Questions(probes=PROBES, perturbed_rows=0)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    root = tmp_path_factory.mktemp("models")
-    publish_tiny(root)
-    opened = Model.load(Repository(root).open("sentiment", None))
-    yield opened
-    opened.close()
 
 
 def rows(count: int = 80) -> Rows:

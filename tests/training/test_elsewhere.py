@@ -1,15 +1,12 @@
 """training/elsewhere.py: data of other kinds, measured through a tiny served model."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.progress import Progress
 
-from artifact.repository import Repository
 from inference.model import Model
-from tests.tiny_artifact import publish_tiny
 from tests.training import tiny
 from tests.training.findings import assessment
 from training.assess import Rows
@@ -57,15 +54,6 @@ def test_a_bad_row_elsewhere_is_named(recipe: Recipe, tmp_path: Path, progress: 
     (tmp_path / "other.csv").write_text("text,label\na fine day,much\n")
     with pytest.raises(DataInvalid, match=r"other\.csv, row 1: column 'label' does not hold a number"):
         rows_elsewhere(recipe, known, tmp_path, progress)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    root = tmp_path_factory.mktemp("models")
-    publish_tiny(root)
-    opened = Model.load(Repository(root).open("sentiment", None))
-    yield opened
-    opened.close()
 
 
 def test_each_is_measured_apart_and_shown(model: Model, progress: Progress) -> None:
