@@ -101,6 +101,7 @@ def measure(table: Path, encoder: str) -> dict[str, Any]:
         encoder=encoder,
         cache=cache,
         console=console,
+        run_dir=table.with_name("explore"),
     )
     seconds["explore"] = time.process_time() - began
     peak = {"explore": _peak_rss_bytes()}

@@ -26,7 +26,9 @@ def evaluate(
     text_column: Annotated[str | None, typer.Option(help="Column of --data with the text.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of --data with the label or rating.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant to run. Default: the model's first.")] = None,
-    against: Annotated[str | None, typer.Option(help="Another model, compared on the same rows.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another model on the same rows; with --folds another recipe.")
+    ] = None,
     against_variant: Annotated[str | None, typer.Option(help="Variant of --against. Default: its first.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="Column to cut slices by; may be repeated.")] = None,
     slices: Annotated[
@@ -51,7 +53,7 @@ def evaluate(
     Metrics with intervals, slices, swapped terms, changed texts and calibration; with --against the paired
     bootstrap and McNemar's test. docs/evaluate.md explains each figure.
     """
-    _check_evaluate(folds, {"--baseline": baseline, "--run-dir": run_dir}, {"--data": data, "--against": against})
+    _check_evaluate(folds, {"--baseline": baseline, "--run-dir": run_dir}, {"--data": data})
     with needs("evaluate", "train"):
         from training.evaluation import Asked, write_page
 
@@ -71,7 +73,7 @@ def evaluate(
         if folds is None:
             found = _measured(repository, target, against, asked)
         else:
-            found = _cross_validated(target, folds, baseline=baseline, run_dir=run_dir)
+            found = _cross_validated(target, folds, against=against, baseline=baseline, run_dir=run_dir)
         if report is not None:
             write_page(report, found.page)
     _show(found, as_json=as_json)
@@ -95,13 +97,14 @@ def _measured(repository: Path, target: str, against: str | None, asked: "Asked"
     return Shown(found.document(), model_tables(found), render_model(found))
 
 
-def _cross_validated(target: str, folds: int, *, baseline: bool, run_dir: Path | None) -> Shown:
+def _cross_validated(target: str, folds: int, *, against: str | None, baseline: bool, run_dir: Path | None) -> Shown:
     from training.evaluation import evaluate_recipe
     from training.evaluation_page import render_folds
     from training.evaluation_tables import fold_tables
 
-    found = evaluate_recipe(target, folds, open_console(talk=True), baseline=baseline, run_dir=run_dir)
-    return Shown(found.model_dump(mode="json"), fold_tables(found), render_folds(found))
+    console = open_console(talk=True)
+    found = evaluate_recipe(target, folds, console, against=against, baseline=baseline, run_dir=run_dir)
+    return Shown(found.document(), fold_tables(found), render_folds(found))
 
 
 def _show(found: Shown, *, as_json: bool) -> None:

@@ -29,9 +29,15 @@ def explore(
     encoder: Annotated[
         str | None, typer.Option(help="Whose tokens to count: packaged name, folder or hub id. Default: the recipe's.")
     ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where finished parts are kept. Default: runs/NAME/explore.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Look at a data set before training on it: one HTML page, and what training will do about each finding."""
+    """Look at a data set before training on it: one HTML page, and what training will do about each finding.
+
+    A part that an earlier run of the same data finished is kept: the command goes on where it was stopped.
+    """
     with needs("explore", "train"):
         from artifact.files import cache_dir
         from training.explore_page import explore_to_page
@@ -45,6 +51,7 @@ def explore(
             encoder=encoder,
             cache=cache_dir(os.environ),
             console=open_console(talk=True),
+            run_dir=run_dir,
         )
     if as_json:
         write_json(asdict(found) | {"advice": [asdict(each) for each in advice]})

@@ -22,7 +22,7 @@ from training.data import read_table
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
-from training.folds import CrossValidation, FoldResult, check_folds, cross_validate
+from training.folds import CrossValidation, FoldResult, Validated, check_folds, compare_held_out, cross_validate
 from training.keys import run_key
 from training.labelled import file_rows, prepared_again, reading_for, recipe_of, rows_of
 from training.page import shown
@@ -71,6 +71,23 @@ class Evaluated:
             "confusion_matrix": self.assessed.evaluation.confusion_matrix,
             "comparison": self.comparison and self.comparison.model_dump(mode="json"),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidated:
+    """What was found about one recipe in folds, and about the one beside it over the same folds."""
+
+    found: CrossValidation
+    other: CrossValidation | None = None
+    comparison: Comparison | None = None
+
+    def document(self) -> dict[str, Any]:
+        """One JSON document: the recipe's, with the other one's under `against` where there is one."""
+        own = self.found.model_dump(mode="json")
+        if self.other is None or self.comparison is None:
+            return own
+        beside = {"against": self.other, "comparison": self.comparison}
+        return own | {name: part.model_dump(mode="json") for name, part in beside.items()}
 
 
 def evaluate_model(artifact: Artifact, other: Artifact | None, asked: Asked, console: Console) -> Evaluated:
@@ -196,19 +213,37 @@ def _title(manifest: Manifest) -> str:
 
 
 def evaluate_recipe(
-    name_or_path: str, folds: int, console: Console, *, baseline: bool = False, run_dir: Path | None = None
-) -> CrossValidation:
-    """Cross-validate a recipe over its train and validation splits. A fold that an earlier run finished is kept.
+    name_or_path: str,
+    folds: int,
+    console: Console,
+    *,
+    against: str | None = None,
+    baseline: bool = False,
+    run_dir: Path | None = None,
+) -> CrossValidated:
+    """Cross-validate a recipe over its train and validation splits; `against` another, compared on the rows they share.
 
-    Raises what loading, preparing and fine-tuning raise.
+    A fold that an earlier run finished is kept. Raises what loading, preparing and fine-tuning raise.
     """
     check_folds(folds)
-    recipe = load_recipe(name_or_path)
+    recipe, other = load_recipe(name_or_path), load_recipe(against) if against else None
+    if other is not None:
+        check_labels(other.labels, recipe.labels)
+    first = _in_folds(recipe, folds, console, baseline=baseline, run_dir=run_dir)
+    if other is None or against is None:
+        return CrossValidated(first.found)
+    beside = run_dir and run_dir / "against"
+    second = _in_folds(other, folds, console, baseline=baseline, run_dir=beside)
+    return CrossValidated(first.found, second.found, compare_held_out((name_or_path, against), first, second))
+
+
+def _in_folds(recipe: Recipe, folds: int, console: Console, *, baseline: bool, run_dir: Path | None) -> Validated:
     try:
         with quiet(), progress_on(console) as progress:
             cache = cache_dir(os.environ)
             encoder = fetch_encoder(recipe.encoder, cache, progress)
             prepared = prepare(read_table(recipe, cache, progress), recipe, progress)
+            elsewhere = rows_elsewhere(recipe, prepared, cache, progress)
             folder = run_dir or Path("runs") / recipe.name / f"folds-{run_key(recipe, prepared)[:16]}"
             with only_user(folder):
                 return cross_validate(
@@ -219,19 +254,17 @@ def evaluate_recipe(
                     progress,
                     folds=folds,
                     baseline=baseline,
-                    on_fold=lambda fold: _say(console, fold, folds),
+                    elsewhere=elsewhere,
+                    on_fold=lambda fold: _say(console, f"{recipe.name}, fold {fold.fold} of {folds}", fold),
                 )
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
 
 
-def _say(console: Console, fold: FoldResult, folds: int) -> None:
+def _say(console: Console, title: str, fold: FoldResult) -> None:
     found = "  [dim]found finished[/dim]" if fold.found else ""
     accuracy = shown(fold.metrics["accuracy"])
-    console.print(
-        f"[green]✓[/green] fold {fold.fold} of {folds}  accuracy {accuracy} on {fold.rows:,} rows{found}",
-        soft_wrap=True,
-    )
+    console.print(f"[green]✓[/green] {title}  accuracy {accuracy} on {fold.rows:,} rows{found}", soft_wrap=True)
 
 
 def write_page(path: Path, page: str) -> None:

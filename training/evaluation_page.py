@@ -4,7 +4,8 @@ from html import escape
 
 from training.assess_page import assessment_sections, evaluation_plots, metrics_table
 from training.charts import interval
-from training.evaluation import Evaluated
+from training.compare import Comparison
+from training.evaluation import CrossValidated, Evaluated
 from training.evaluation_tables import comparison_sentences
 from training.folds import CrossValidation
 from training.page import METRICS, NOT_MEASURED, cards, page, section, shown, span, stacked, table
@@ -56,25 +57,56 @@ def _header(title: str, lead: str, boxes: str) -> str:
     )
 
 
-def render_folds(found: CrossValidation) -> str:
-    """A cross-validated recipe."""
-    accuracy, worst = found.mean["accuracy"], found.worst_fold
-    rows = sum(fold.rows for fold in found.folds)
+def render_folds(found: CrossValidated) -> str:
+    """A cross-validated recipe, and the one beside it."""
+    own = found.found
+    accuracy, worst = own.mean["accuracy"], own.worst_fold
+    rows = sum(fold.rows for fold in own.folds)
     boxes = cards(
         (
             ("mean accuracy", f"{accuracy.value:.3f}", span(accuracy)),
-            ("folds", str(len(found.folds)), f"{rows:,} rows, each held out once; no test row"),
+            ("folds", str(len(own.folds)), f"{rows:,} rows, each held out once; no test row"),
             ("worst fold", f"{worst.metrics['accuracy'].value:.3f}", f"fold {worst.fold}, {worst.rows:,} rows"),
         )
     )
-    header = _header(f"{found.recipe}: {found.model}", f"Cross-validated on {found.data}.", boxes)
-    means = section(
-        "Mean over the folds",
+    header = _header(f"{own.recipe}: {own.model}", f"Cross-validated on {own.data}.", boxes)
+    body = "".join(_validated(each) for each in (own, found.other) if each is not None)
+    return page(f"{own.recipe}: cross-validation", header + _beside(found.comparison) + body)
+
+
+def _beside(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    names = {comparison.first: comparison.first_metrics, comparison.second: comparison.second_metrics}
+    lines = "".join(f"<p>{escape(line)}</p>" for line in comparison_sentences(comparison))
+    return section(f"The {comparison.rows:,} rows that both hold out", lines + metrics_table(names))
+
+
+def _validated(found: CrossValidation) -> str:
+    """The sections of one recipe."""
+    means = (
         "<p>Folds share most of their training rows, so the interval is the corrected one of Nadeau and Bengio "
         "(2003).</p>"
-        + table(("Metric", "Mean"), [(escape(METRICS[key]), shown(found.mean[key])) for key in _names(found)]),
+        + table(("Metric", "Mean"), [(escape(METRICS[key]), shown(found.mean[key])) for key in _names(found)])
     )
-    return page(f"{found.recipe}: cross-validation", header + means + section("Fold by fold", _folds(found)))
+    parts = [(f"{found.recipe}: mean over the folds", means), (f"{found.recipe}: fold by fold", _folds(found))]
+    if found.sources:
+        rows = [(escape(each.name), f"{each.rows:,}", shown(each.accuracy)) for each in found.sources]
+        parts.append((f"{found.recipe}: by source", table(("Held-out rows of", "Rows", "Accuracy"), rows)))
+    if found.elsewhere:
+        parts.append((f"{found.recipe}: out of domain", _elsewhere(found)))
+    return "".join(section(title, body) for title, body in parts)
+
+
+def _elsewhere(found: CrossValidation) -> str:
+    names = _names(found)
+    rows = [
+        (escape(place), *(stacked(metrics.get(key)) for key in names)) for place, metrics in found.elsewhere.items()
+    ]
+    head = ("Never learned", *(escape(METRICS[key]) for key in names))
+    return "<p>The mean over the folds' models, from the worst of them to the best.</p>" + table(
+        head, rows, kind="metrics"
+    )
 
 
 def _names(found: CrossValidation) -> list[str]:

@@ -10,7 +10,7 @@ from rich.text import Text
 from artifact.manifest import Assessment, CalibrationResult, Estimate
 from training.assess_page import pair_in_words, signed, slice_verdict
 from training.compare import Comparison
-from training.evaluation import Evaluated
+from training.evaluation import CrossValidated, Evaluated
 from training.folds import CrossValidation
 from training.page import METRICS, shown
 
@@ -106,8 +106,16 @@ def comparison_sentences(found: Comparison) -> Iterator[str]:
     yield from (f"Note: {warning}." for warning in found.warnings)
 
 
-def fold_tables(found: CrossValidation) -> Iterator[RenderableType]:
-    """A cross-validated recipe."""
+def fold_tables(found: CrossValidated) -> Iterator[RenderableType]:
+    """A cross-validated recipe, and the one beside it."""
+    yield from _folds(found.found)
+    if found.other is not None and found.comparison is not None:
+        yield from _folds(found.other)
+        yield f"The {found.comparison.rows:,} rows that both hold out, in the same folds:"
+        yield from _comparison(found.comparison)
+
+
+def _folds(found: CrossValidation) -> Iterator[RenderableType]:
     rows = sum(fold.rows for fold in found.folds)
     yield f"{found.recipe}, {found.model}: {len(found.folds)} folds over {rows:,} rows of {found.data} (no test row)"
     names = [key for key in METRICS if key in found.mean]
@@ -119,6 +127,16 @@ def fold_tables(found: CrossValidation) -> Iterator[RenderableType]:
         ],
     )
     yield _table(["mean over folds", "value [95%]"], [[METRICS[key], shown(found.mean[key])] for key in names])
+    if found.sources:
+        yield _table(
+            ["held-out rows of", "rows", "accuracy [95%]"],
+            [[each.name, f"{each.rows:,}", shown(each.accuracy)] for each in found.sources],
+        )
+    if found.elsewhere:
+        yield _table(
+            ["out of domain (worst to best fold)", *(METRICS[key] for key in names)],
+            [[place, *(shown(metrics.get(key)) for key in names)] for place, metrics in found.elsewhere.items()],
+        )
     worst = found.worst_fold
     yield f"Worst fold: {worst.fold}, accuracy {shown(worst.metrics['accuracy'])}."
 

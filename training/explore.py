@@ -3,10 +3,14 @@
 Rows are read and cleaned as `slipway train` would, and divided by the very same code; so the counts here are those
 that training will report. Everything is counted over all rows but what needs a model: words, languages and doubtful
 labels are looked for in a sample of up to fifty thousand rows, chosen by a hash of the text.
+
+Each part is kept when it is done (training/steps.py), so that an exploration that was killed goes on where it was, and
+one that is asked about another file beside the same data looks at that file alone.
 """
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +24,7 @@ from inference.tasks.pii import mask_pii
 from training.data import Row, Table, label_key, read_records, read_table, text_cell
 from training.duplicates import find_twins
 from training.errors import DataInvalid
+from training.keys import encoder_digest
 from training.prepare import Clean, Cleaning, Prepared, Trace, prepare
 from training.recipe import Recipe
 from training.signals import (
@@ -33,7 +38,8 @@ from training.signals import (
     how_far_apart,
     telling_words,
 )
-from training.sources import fetch_encoder
+from training.sources import EncoderFolder, fetch_encoder
+from training.steps import Steps, code_key, key_of
 from training.survey import Sampled, Survey, Surveyor, open_tokenizer
 from training.texts import languages_of
 
@@ -150,14 +156,21 @@ class Other:
     texts: list[str]
     labels: Counter[str] | None
 
+    @property
+    def digest(self) -> str:
+        """Of all that is in it."""
+        labels = sorted(self.labels.items()) if self.labels else []
+        return digest_of((self.name, repr(labels), *self.texts))
+
 
 @dataclass(frozen=True)
 class Explorer:
-    """Explores the data of one recipe."""
+    """Explores the data of one recipe; what is finished is kept in `steps`."""
 
     recipe: Recipe
     cache: Path
     progress: Progress
+    steps: Steps
 
     def explore(self, held_out: Sequence[Path] = (), against: Path | None = None) -> Exploration:
         """Look at everything; data that training would refuse is explored too.
@@ -167,7 +180,9 @@ class Explorer:
         others = [self.read_other(path) for path in held_out]
         second = self.read_other(against) if against else None
         table = read_table(self.recipe, self.cache, self.progress)
-        survey, sampled = self._survey(table)
+        encoder = fetch_encoder(self.recipe.encoder, self.cache, self.progress)
+        key = self._key(table, encoder)
+        survey, sampled = self._once("survey", tuple[Survey, list[Sampled]], key, lambda: self._survey(table, encoder))
         return Exploration(
             name=table.name,
             licence=table.licence,
@@ -176,11 +191,21 @@ class Explorer:
             sources=dict(Counter(row.source for row in table.rows if row.source)),
             transforms=self.recipe.prepare.transforms,
             survey=survey,
-            outcome=self._outcome(table),
-            sample=self._sample(table, sampled),
-            held_out=self._held_out(others, table),
-            drift=self._drift(second, sampled) if second else None,
+            outcome=self._once("outcome", Outcome, key, lambda: self._outcome(table)),
+            sample=self._once("sample", Sample, key, lambda: self._sample(table, sampled)),
+            held_out=self._held_out(others, table, key),
+            drift=self._drift(second, sampled, key) if second else None,
         )
+
+    def _once(self, name: str, kind: type[T], key: str, work: Callable[[], T]) -> T:
+        """What was kept of this step or, where nothing was, what `work` finds."""
+        found = self.steps.load(name, key, kind)
+        return self.steps.save(name, key, kind, work()) if found is None else found
+
+    def _key(self, table: Table, encoder: EncoderFolder) -> str:
+        """Of all that goes into every step."""
+        rows = digest_of(f"{row.source}\0{row.label}\0{row.rating}\0{row.text}" for row in table.rows)
+        return key_of(code_key(), self.recipe.model_dump(mode="json"), rows, encoder_digest(encoder.path))
 
     def read_other(self, path: Path) -> Other:
         """A table with the same text column. Raises DataInvalid, SourceUnavailable."""
@@ -197,8 +222,7 @@ class Explorer:
             raise DataInvalid(f"{path.name}: no rows")
         return Other(path.name, texts, labels if labels.keys() <= set(self.recipe.labels) and labels else None)
 
-    def _survey(self, table: Table) -> tuple[Survey, list[Sampled]]:
-        encoder = fetch_encoder(self.recipe.encoder, self.cache, self.progress)
+    def _survey(self, table: Table, encoder: EncoderFolder) -> tuple[Survey, list[Sampled]]:
         surveyor = Surveyor(self.recipe, len(table.rows), open_tokenizer(encoder))
         for number, row in enumerate(self.progress.track(table.rows, description="Looking at every row")):
             surveyor.see(number, row)
@@ -251,17 +275,29 @@ class Explorer:
             text=excerpt(sampled.text),
         )
 
-    def _held_out(self, others: Sequence[Other], table: Table) -> tuple[HeldOut, ...]:
+    def _held_out(self, others: Sequence[Other], table: Table, key: str) -> tuple[HeldOut, ...]:
         if not others:
             return ()
         clean = Cleaning(self.recipe.prepare)
         texts = list(dict.fromkeys(clean(row.text) for row in table.rows if row.label is not None))
-        return tuple(self._during(f"Looking for {each.name}", partial(held_out_in, each, texts)) for each in others)
 
-    def _drift(self, second: Other, sampled: Sequence[Sampled]) -> Drift:
-        texts = sorted({text for text in second.texts if text}, key=hash_order)
-        apart = self._during("Comparing the two sets", lambda: how_far_apart([each.text for each in sampled], texts))
-        return Drift(second.name, len(second.texts), apart, _shares(second.labels) if second.labels else None)
+        def look(other: Other) -> HeldOut:
+            return self._during(f"Looking for {other.name}", partial(held_out_in, other, texts))
+
+        return tuple(
+            self._once(f"held-out-{number}", HeldOut, key_of(key, each.digest), partial(look, each))
+            for number, each in enumerate(others, start=1)
+        )
+
+    def _drift(self, second: Other, sampled: Sequence[Sampled], key: str) -> Drift:
+        def compare() -> Drift:
+            texts = sorted({text for text in second.texts if text}, key=hash_order)
+            apart = how_far_apart([each.text for each in sampled], texts)
+            return Drift(second.name, len(second.texts), apart, _shares(second.labels) if second.labels else None)
+
+        return self._once(
+            "drift", Drift, key_of(key, second.digest), lambda: self._during("Comparing the two sets", compare)
+        )
 
     def _during(self, what: str, work: Callable[[], T]) -> T:
         """Do `work` under a bar that says what it is."""
@@ -292,10 +328,18 @@ def excerpt(text: str) -> str:
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
 
 
+def digest_of(parts: Iterable[str]) -> str:
+    """A hash of `parts` in their order, and of where each of them ends."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        content = part.encode()
+        hasher.update(len(content).to_bytes(8, "big"))
+        hasher.update(content)
+    return hasher.hexdigest()
+
+
 def hash_order(text: str) -> bytes:
     """An order of texts that means nothing and is the same every time."""
-    import hashlib
-
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 

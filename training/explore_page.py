@@ -16,6 +16,7 @@ from training.explore import Doubt, Drift, Exploration, Explorer, HeldOut, Pair
 from training.page import NOT_MEASURED, cards, figure, page, section, table
 from training.progress import progress_on
 from training.signals import Telling
+from training.steps import Steps, only_user
 from training.texts import FLAWS
 
 _LEVELS: Final[dict[Level, tuple[str, str]]] = {
@@ -48,17 +49,19 @@ def explore_to_page(
     encoder: str | None,
     cache: Path,
     console: Console,
+    run_dir: Path | None = None,
 ) -> tuple[Exploration, list[Advice]]:
-    """`slipway explore`: write the page in one step and return what it says.
+    """`slipway explore`: write the page in one step and return what it says. What is finished is kept in `run_dir`.
 
     Raises RecipeInvalid, DataInvalid, SourceUnavailable, and TrainingError when the page cannot be written.
     """
     if not page.resolve().parent.is_dir():
         raise TrainingError(f"{page}: its folder does not exist")
     recipe = recipe_for(recipe_or_table, *columns, encoder)
+    folder = run_dir or Path("runs") / recipe.name / "explore"
     try:
-        with progress_on(console) as progress:
-            found = Explorer(recipe, cache, progress).explore(held_out, against)
+        with progress_on(console) as progress, only_user(folder):
+            found = Explorer(recipe, cache, progress, Steps(folder)).explore(held_out, against)
         advice = advise(found, recipe)
         write_atomically(page, render_exploration(found, advice).encode())
     except OSError as error:

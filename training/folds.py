@@ -5,15 +5,18 @@
 
 Only the train and validation splits take part: the test split stays unseen, so that what is chosen by
 cross-validation can still be tested. A row's fold follows from the hash of its own text, as its split does, by bytes
-that decide nothing else.
+that decide nothing else. So two recipes that share rows hold out the same ones in the same fold, whatever else each
+of them learns from, and can be compared on them in pairs.
 """
 
 import hashlib
 import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 import numpy as np
@@ -21,12 +24,14 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
 
-from artifact.manifest import Estimate
+from artifact.manifest import Estimate, SliceResult
+from training.assess import SOURCE, Rows
 from training.baseline import classify, embed
+from training.compare import Comparison, check_labels, compare, in_order
 from training.errors import DataInvalid, EvaluationInvalid
-from training.evaluate import Evaluation, evaluate
+from training.evaluate import evaluate
 from training.finetune import fine_tune, probabilities_of
-from training.intervals import mean_over_folds
+from training.intervals import mean_over_folds, proportion
 from training.keys import run_key
 from training.prepare import Prepared, Split
 from training.quiet import quiet
@@ -44,7 +49,10 @@ OnFold = Callable[["FoldResult"], None]
 
 
 class FoldResult(BaseModel):
-    """One fold: metrics on the rows it held out. `found`: it had been finished by an earlier run."""
+    """One fold: metrics on the rows it held out, and on each data set that nothing is learned from, by its name.
+
+    `found`: it had been finished by an earlier run.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,11 +60,16 @@ class FoldResult(BaseModel):
     train_rows: int
     rows: int
     metrics: dict[str, Estimate]
+    elsewhere: dict[str, dict[str, Estimate]] = {}
     found: bool = False
 
 
 class CrossValidation(BaseModel):
-    """All folds, and each metric's mean over them with the interval of `intervals.mean_over_folds`."""
+    """All folds, and each metric's mean over them with the interval of `intervals.mean_over_folds`.
+
+    `sources` holds the rows of all folds by where they come from, `elsewhere` each metric on data that nothing is
+    learned from: the mean over the folds' models, from the worst of them to the best.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,11 +78,23 @@ class CrossValidation(BaseModel):
     data: str
     folds: tuple[FoldResult, ...]
     mean: dict[str, Estimate]
+    sources: tuple[SliceResult, ...] = ()
+    elsewhere: dict[str, dict[str, Estimate]] = {}
 
     @property
     def worst_fold(self) -> FoldResult:
         """The fold with the lowest accuracy."""
         return min(self.folds, key=lambda fold: fold.metrics["accuracy"].value)
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What was found, and every row once with the answer of the fold that held it out: `scores` (rows, labels)."""
+
+    found: CrossValidation
+    labels: tuple[str, ...]
+    rows: Split
+    scores: Floats
 
 
 @dataclass(frozen=True)
@@ -116,28 +141,70 @@ def cross_validate(
     *,
     folds: int,
     baseline: bool = False,
+    elsewhere: Sequence[Rows] = (),
     on_fold: OnFold = lambda _: None,
-) -> CrossValidation:
+) -> Validated:
     """Fine-tune once per fold, or with `baseline` fit the frozen encoder's logistic regression once per fold.
 
-    Raises EvaluationInvalid for a number of folds that cannot be, DataInvalid when a fold lacks a label, and what
-    fine-tuning raises; finished folds are kept in any case.
+    Each fold's model also answers the rows `elsewhere`. Raises EvaluationInvalid for a number of folds that cannot
+    be, DataInvalid when a fold lacks a label, and what fine-tuning raises; finished folds are kept in any case.
     """
     plan = FoldPlan.of(prepared, recipe, folds)
     _check_labels(plan, recipe, folds)
     kind = _Baseline if baseline else _FineTuned
-    job = kind(recipe, prepared, encoder, run_dir, progress, plan, folds)
-    results = []
+    job = kind(recipe, prepared, encoder, run_dir, progress, plan, folds, tuple(elsewhere))
+    results, scores = [], np.zeros((len(plan.pool), len(recipe.labels)))
     for fold in range(folds):
-        results.append(job.result(fold))
-        on_fold(results[-1])
-    names = results[0].metrics.keys()
-    return CrossValidation(
+        result, scores[plan.fold == fold] = job.result(fold)
+        results.append(result)
+        on_fold(result)
+    found = CrossValidation(
         recipe=recipe.name,
         model=job.title,
         data=prepared.name,
         folds=tuple(results),
-        mean={name: mean_over_folds([each.metrics[name].value for each in results]) for name in names},
+        mean=_over_folds([each.metrics for each in results], mean_over_folds),
+        sources=_by_source(plan.pool, scores),
+        elsewhere={
+            rows.name: _over_folds([each.elsewhere[rows.name] for each in results], _range) for rows in elsewhere
+        },
+    )
+    return Validated(found, recipe.labels, plan.pool, scores)
+
+
+def compare_held_out(names: tuple[str, str], first: Validated, second: Validated) -> Comparison:
+    """Compare two recipes on the rows they share, each answered by a fold that had not learned it.
+
+    Raises EvaluationInvalid when they have other labels or no row in common.
+    """
+    check_labels(second.labels, first.labels)
+    place = {text: row for row, text in enumerate(second.rows.texts)}
+    own = [row for row, text in enumerate(first.rows.texts) if text in place]
+    if not own:
+        raise EvaluationInvalid(f"--against {names[1]}: it shares no row with {names[0]}")
+    others = in_order(second.scores, second.labels, first.labels)[[place[first.rows.texts[row]] for row in own]]
+    return compare(names, (first.scores[own], others), first.rows.labels[own], first.labels)
+
+
+def _over_folds(
+    metrics: Sequence[Mapping[str, Estimate]], summary: Callable[[Sequence[float]], Estimate]
+) -> dict[str, Estimate]:
+    return {name: summary([each[name].value for each in metrics]) for name in metrics[0]}
+
+
+def _range(values: Sequence[float]) -> Estimate:
+    return Estimate(value=fmean(values), low=min(values), high=max(values))
+
+
+def _by_source(rows: Split, scores: Floats) -> tuple[SliceResult, ...]:
+    """Accuracy by source, with Wilson's interval; nothing where the data has one source."""
+    right, names = scores.argmax(axis=1) == rows.labels, np.array(rows.sources)
+    masks = {name: names == name for name in sorted(set(rows.sources))}
+    return tuple(
+        SliceResult(
+            by=SOURCE, name=name, rows=int(mask.sum()), accuracy=proportion(int(right[mask].sum()), int(mask.sum()))
+        )
+        for name, mask in masks.items()
     )
 
 
@@ -152,11 +219,17 @@ class _Job:
     progress: Progress
     plan: FoldPlan
     folds: int
+    elsewhere: tuple[Rows, ...]
 
     title = ""
 
-    def result(self, fold: int) -> FoldResult:
-        """The fold's metrics, from kept scores where there are any."""
+    @cached_property
+    def texts_elsewhere(self) -> tuple[str, ...]:
+        """Of all places, one after another."""
+        return tuple(text for rows in self.elsewhere for text in rows.texts)
+
+    def result(self, fold: int) -> tuple[FoldResult, Floats]:
+        """The fold's metrics, and its scores of the rows it held out, from kept scores where there are any."""
         steps, name = Steps(self.run_dir / "steps"), f"{self.title}-{self.folds}-fold-{fold}"
         train, validation, held = self.plan.masks(fold)
         labels = self.plan.pool.labels[held]
@@ -165,21 +238,32 @@ class _Job:
         if scores is None:
             scores = steps.save_array(name, self._key(fold), self.scores(fold, steps))
             self.clear(fold)
-        evaluation: Evaluation = evaluate(scores, labels, self.recipe.labels)
-        return FoldResult(
+        ends = np.cumsum([len(labels), *(len(rows.texts) for rows in self.elsewhere)])
+        own, *others = np.split(scores, ends[:-1])
+        result = FoldResult(
             fold=fold + 1,
             train_rows=int((train | validation).sum()),
             rows=len(labels),
-            metrics=evaluation.metrics,
+            metrics=self._metrics(own, labels),
+            elsewhere={
+                rows.name: self._metrics(part, rows.labels) for rows, part in zip(self.elsewhere, others, strict=True)
+            },
             found=found,
         )
+        return result, own
+
+    def _metrics(self, scores: Floats, labels: npt.NDArray[np.int64]) -> dict[str, Estimate]:
+        return evaluate(scores, labels, self.recipe.labels).metrics
 
     def _key(self, fold: int) -> str:
         # Not the code, which the steps of a pipeline are keyed by: a fold is kept on the terms of a fine-tuning.
-        return key_of(run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, self.folds, fold)
+        asked = key_of(*self.texts_elsewhere)
+        return key_of(
+            run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, self.folds, fold, asked
+        )
 
     def scores(self, fold: int, steps: Steps) -> Floats:
-        """Probabilities of shape (held-out rows, labels)."""
+        """Probabilities of shape (held-out rows and all elsewhere, labels)."""
         raise NotImplementedError
 
     def clear(self, fold: int) -> None:
@@ -193,7 +277,7 @@ class _FineTuned(_Job):
         """Fine-tune on the other folds; torch's probabilities in fp32."""
         tuned = fine_tune(self.recipe, self._prepared(fold), self.encoder, self._folder(fold), self.progress)
         texts = _chosen(self.plan.pool, self.plan.masks(fold)[2]).texts
-        return probabilities_of(tuned, texts, self.progress)
+        return probabilities_of(tuned, (*texts, *self.texts_elsewhere), self.progress)
 
     def clear(self, fold: int) -> None:
         """A fold's model is as large as the encoder."""
@@ -215,16 +299,18 @@ class _Baseline(_Job):
         """The texts are embedded once, for all folds."""
         embedded = self._embedded(steps)
         labels = self.plan.pool.labels
-        train, validation, held = self.plan.masks(fold)
-        return classify((embedded[train], labels[train]), (embedded[validation], labels[validation]), embedded[held])
+        train, validation, held = (np.flatnonzero(mask) for mask in self.plan.masks(fold))
+        asked = np.concatenate([held, np.arange(len(labels), len(embedded))])
+        return classify((embedded[train], labels[train]), (embedded[validation], labels[validation]), embedded[asked])
 
     def _embedded(self, steps: Steps) -> npt.NDArray[np.float32]:
         section = self.recipe.training
-        key = key_of(self.prepared.fingerprint, self.recipe.encoder.model_dump(mode="json"), section.row_tokens)
+        texts = (*self.plan.pool.texts, *self.texts_elsewhere)
+        key = key_of(self.recipe.encoder.model_dump(mode="json"), section.row_tokens, *texts)
         found = steps.load_array("embeddings", key)
         if found is None:
             with quiet():
-                found = embed(self.encoder, self.plan.pool.texts, section.row_tokens, self.progress)
+                found = embed(self.encoder, texts, section.row_tokens, self.progress)
             steps.save_array("embeddings", key, found)
         return found
 

@@ -59,7 +59,7 @@ from training.reference import reference_of
 from training.report import Findings, beats_baseline, render_report
 from training.runs import RunSummary, save_summary
 from training.sources import EncoderFolder, fetch_encoder, no_telemetry
-from training.steps import Steps, key_of, only_user, source_key
+from training.steps import Steps, code_key, key_of, only_user
 from training.track import reporters, tracked
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -201,7 +201,7 @@ class Run:
         self._prepared = prepared
         self._folder = folder
         self._steps = Steps(folder / "steps")
-        self.code = self._code = source_key("artifact", "inference", "training", root=ROOT)
+        self.code = self._code = code_key()
 
     def finish(self, repository: Path, *, promote: bool) -> Artifact:
         """Every step from the baseline on."""

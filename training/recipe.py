@@ -175,8 +175,12 @@ class TrainingSection(_Part):
     )
     max_text_tokens: int = Field(4096, ge=16, le=65_536, description="Longest text accepted, with window_tokens.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Arithmetic of the forward pass.")
-    class_weights: Literal["balanced"] | dict[LabelName, Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="Weight of each label in the loss; `balanced` weighs a rare label up to a common one."
+    class_weights: Literal["balanced", "balanced_by_source"] | dict[LabelName, Annotated[float, Field(gt=0)]] | None = (
+        Field(
+            None,
+            description="Weight of each label in the loss; `balanced` weighs a rare label up to a common one, "
+            "`balanced_by_source` within each joined source.",
+        )
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target spread over all labels.")
     rating_sharpness: float | None = Field(

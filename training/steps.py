@@ -37,6 +37,11 @@ def source_key(*packages: str, root: Path) -> str:
     return hasher.hexdigest()
 
 
+def code_key() -> str:
+    """`source_key` of what prepares, trains and judges."""
+    return source_key("artifact", "inference", "training", root=Path(__file__).resolve().parent.parent)
+
+
 class Steps:
     """The step results in one folder."""
 

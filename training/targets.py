@@ -25,21 +25,34 @@ def soft_targets(split: Split, recipe: Recipe) -> npt.NDArray[np.float32]:
         rated = np.isfinite(second)
         targets[rated] = np.stack([1 - second, second], axis=1)[rated]
     smoothed = targets * (1 - section.label_smoothing) + section.label_smoothing / count
-    return np.asarray(smoothed * class_weights(split, recipe)[split.labels, None], dtype=np.float32)
+    return np.asarray(smoothed * row_weights(split, recipe)[:, None], dtype=np.float32)
 
 
-def class_weights(split: Split, recipe: Recipe) -> npt.NDArray[np.float64]:
-    """The weight of each label, shape (labels,), scaled so that the rows of `split` weigh 1 on average.
+def row_weights(split: Split, recipe: Recipe) -> npt.NDArray[np.float64]:
+    """The weight of each row in the loss, shape (rows,), 1 on average: that of its label, the same for all its rows.
 
-    `balanced` gives every label the same share of the loss: rows / (labels x rows of the label).
+    `balanced` gives every label the same share of the loss: rows / (labels x rows of the label). `balanced_by_source`
+    does so within each source that was joined, which keeps its own share: what kind of text a row is then says
+    nothing about its label.
     """
     weights = recipe.training.class_weights
-    rows = np.bincount(split.labels, minlength=len(recipe.labels))
     if weights is None:
-        return np.ones(len(recipe.labels))
-    wanted = 1 / np.maximum(rows, 1) if weights == "balanced" else np.array([weights[label] for label in recipe.labels])
-    scaled: npt.NDArray[np.float64] = wanted * (rows.sum() / (wanted * rows).sum())
-    return scaled
+        return np.ones(len(split))
+    if isinstance(weights, dict):
+        wanted = np.array([weights[label] for label in recipe.labels])[split.labels]
+        return np.asarray(wanted / wanted.mean())
+    if weights == "balanced_by_source" and split.sources:
+        return _balanced(split.labels, np.unique(split.sources, return_inverse=True)[1])
+    return _balanced(split.labels, np.zeros_like(split.labels))
+
+
+def _balanced(labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Weights of shape (rows,): within a group, every label that it has weighs the same."""
+    rows = np.zeros((groups.max(initial=0) + 1, labels.max(initial=0) + 1))
+    np.add.at(rows, (groups, labels), 1)
+    present = np.count_nonzero(rows, axis=1)
+    weights: npt.NDArray[np.float64] = rows.sum(axis=1)[groups] / (present[groups] * rows[groups, labels])
+    return weights
 
 
 def _towards_last(ratings: npt.NDArray[np.float64], recipe: Recipe) -> npt.NDArray[np.float64]:

@@ -81,7 +81,8 @@ class Workshop:
         train = self._prepared.train
         rows = spread(len(train), _SAMPLE_ROWS)
         ratings = None if train.ratings is None else train.ratings[rows]
-        return Split(tuple(train.texts[row] for row in rows), train.labels[rows], ratings)
+        sources = tuple(train.sources[row] for row in rows) if train.sources else ()
+        return Split(tuple(train.texts[row] for row in rows), train.labels[rows], ratings, sources)
 
     @cached_property
     def _batches(self) -> list[Batch]:

@@ -11,7 +11,8 @@ def explored(folder: Path, *options: object) -> int:
     """Explore a small table with a tiny encoder."""
     tiny.project(folder)
     page = folder / "page.html"
-    return slipway("explore", folder / "reviews.csv", "--encoder", folder / "encoder", "--output", page, *options)
+    where = ("--output", page, "--run-dir", folder / "run")
+    return slipway("explore", folder / "reviews.csv", "--encoder", folder / "encoder", *where, *options)
 
 
 def test_explore_prints_what_it_found_and_writes_the_page(capsys: Capture, tmp_path: Path) -> None:

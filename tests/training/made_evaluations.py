@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from artifact.manifest import Estimate
+from artifact.manifest import Estimate, SliceResult
 from tests.training.findings import assessment
 from training.assess import Answers, Assessed
 from training.compare import compare
 from training.evaluate import evaluate
-from training.evaluation import Evaluated
+from training.evaluation import CrossValidated, Evaluated
 from training.folds import CrossValidation, FoldResult
 
 LABELS = ("negative", "positive")
@@ -33,8 +33,16 @@ def _scores(truth: np.ndarray, right: int) -> np.ndarray:
     return np.stack([0.9 - 0.8 * predicted, 0.1 + 0.8 * predicted], axis=1)
 
 
-def validated() -> CrossValidation:
-    """Three folds."""
+def validated(*, beside: bool = False) -> CrossValidated:
+    """Three folds; `beside` it a recipe that is right on 50 of the hundred rows they share, instead of 70."""
+    if not beside:
+        return CrossValidated(_folds("tiny"))
+    truth = np.arange(100) % 2
+    comparison = compare(("tiny", "other.toml"), (_scores(truth, 70), _scores(truth, 50)), truth, LABELS)
+    return CrossValidated(_folds("tiny"), _folds("other"), comparison)
+
+
+def _folds(recipe: str) -> CrossValidation:
     values = (0.8, 0.7, 0.9)
     folds = tuple(
         FoldResult(
@@ -45,5 +53,14 @@ def validated() -> CrossValidation:
         )
         for number, value in enumerate(values, start=1)
     )
-    mean = {"accuracy": Estimate(value=0.8, low=0.58, high=1.02)}
-    return CrossValidation(recipe="tiny", model="fine-tuned", data="<reviews>", folds=folds, mean=mean)
+    return CrossValidation(
+        recipe=recipe,
+        model="fine-tuned",
+        data="<reviews>",
+        folds=folds,
+        mean={"accuracy": Estimate(value=0.8, low=0.58, high=1.02)},
+        sources=(
+            SliceResult(by="source", name="<films>", rows=300, accuracy=Estimate(value=0.8, low=0.75, high=0.84)),
+        ),
+        elsewhere={"<parcels>": {"accuracy": Estimate(value=0.61, low=0.59, high=0.64)}},
+    )

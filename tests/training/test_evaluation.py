@@ -145,15 +145,42 @@ def test_a_recipe_is_cross_validated_and_finished_folds_are_found(
     monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
     first = evaluate_recipe("recipe.toml", 2, Console(width=200), baseline=True)
     again = evaluate_recipe("recipe.toml", 2, Console(width=200), baseline=True)
-    assert (first.model, len(first.folds)) == ("baseline", 2)
-    assert again.mean == first.mean
+    assert (first.found.model, len(first.found.folds)) == ("baseline", 2)
+    assert again.found.mean == first.found.mean
+    assert again.document() == again.found.model_dump(mode="json")
     said = capsys.readouterr().out.splitlines()
     assert [line.split("accuracy")[0].strip() for line in said if "fold" in line][:2] == [
-        "✓ fold 1 of 2",
-        "✓ fold 2 of 2",
+        "✓ tiny, fold 1 of 2",
+        "✓ tiny, fold 2 of 2",
     ]
     assert sum("found finished" in line for line in said) == 2
     assert list((tmp_path / "runs" / "tiny").glob("folds-*"))
+
+
+def test_two_recipes_answer_the_same_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cut.toml").write_text((tmp_path / "recipe.toml").read_text() + "max_tokens = 8\n")
+    found = evaluate_recipe("recipe.toml", 2, QUIET, against="cut.toml", baseline=True, run_dir=tmp_path / "run")
+    assert found.other is not None
+    assert found.comparison is not None
+    assert (found.comparison.first, found.comparison.second) == ("recipe.toml", "cut.toml")
+    assert found.comparison.rows == sum(fold.rows for fold in found.found.folds)
+    assert found.document()["comparison"]["rows"] == found.comparison.rows
+    assert found.document()["against"]["folds"][0]["rows"] == found.other.folds[0].rows
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"steps", "against"}
+
+
+def test_recipes_with_other_labels_start_nothing(tmp_path: Path) -> None:
+    tiny.project(tmp_path)
+    other = (tmp_path / "recipe.toml").read_text().replace('["negative", "positive"]', '["bad", "good"]')
+    (tmp_path / "other.toml").write_text(other)
+    with pytest.raises(EvaluationInvalid, match="--against: its labels are bad, good"):
+        evaluate_recipe(
+            str(tmp_path / "recipe.toml"), 2, QUIET, against=str(tmp_path / "other.toml"), run_dir=tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_wrong_number_of_folds_starts_nothing(tmp_path: Path) -> None:

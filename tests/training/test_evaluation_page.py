@@ -11,7 +11,13 @@ from training.evaluation_page import render_folds, render_model
 
 
 @pytest.mark.parametrize(
-    "page", [render_model(evaluated()), render_model(evaluated(beside=True)), render_folds(validated())]
+    "page",
+    [
+        render_model(evaluated()),
+        render_model(evaluated(beside=True)),
+        render_folds(validated()),
+        render_folds(validated(beside=True)),
+    ],
 )
 def test_a_page_is_whole_and_loads_nothing(page: str) -> None:
     parsed = Page(page)
@@ -42,3 +48,13 @@ def test_folds_are_drawn_and_listed() -> None:
     assert "Cross-validated on <reviews>." in text
     assert "0.800 (0.580 to 1.020)" in text
     assert "fold 2, 100 rows" in text
+    assert "<films>" in text
+    assert "0.590 to 0.640" in text
+    assert "McNemar" not in text
+
+
+def test_a_recipe_beside_another_is_compared_on_what_both_hold_out() -> None:
+    text = Page(render_folds(validated(beside=True))).text
+    assert "The 100 rows that both hold out" in text
+    assert "Accuracy of tiny minus other.toml: +0.200" in text
+    assert "other: fold by fold" in text

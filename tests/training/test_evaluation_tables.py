@@ -47,3 +47,13 @@ def test_folds() -> None:
     assert "tiny, fine-tuned: 3 folds over 300 rows of <reviews> (no test row)" in shown
     assert "0.800 (0.580 to 1.020)" in shown
     assert "Worst fold: 2, accuracy 0.700 (0.650 to 0.750)." in shown
+    assert "<films>" in shown
+    assert "0.610 (0.590 to 0.640)" in shown
+    assert "McNemar" not in shown
+
+
+def test_two_recipes_in_the_same_folds() -> None:
+    shown = printed(fold_tables(validated(beside=True)))
+    assert "other, fine-tuned: 3 folds" in shown
+    assert "The 100 rows that both hold out, in the same folds:" in shown
+    assert "Accuracy of tiny minus other.toml: +0.200" in shown

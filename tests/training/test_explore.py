@@ -3,7 +3,9 @@
 import csv
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from rich.progress import Progress
@@ -14,6 +16,7 @@ from training.errors import DataInvalid, SourceUnavailable
 from training.explore import Exploration, Explorer, excerpt, held_out_in
 from training.recipe import PrepareSection
 from training.sources import EncoderFolder
+from training.steps import Steps
 
 LONG = "the river was wide and the night was cold but nobody in the little house by the water wanted to leave it"
 Cells = Sequence[tuple[str, str]]
@@ -38,10 +41,11 @@ def explored(
     against: Path | None = None,
     section: PrepareSection | None = None,
 ) -> Exploration:
+    home.mkdir(exist_ok=True)
     recipe = recipe_for(str(write(home / "reviews.csv", rows)), "text", "label", str(encoder.path))
     recipe = recipe.model_copy(update={"prepare": section or PrepareSection()})
     with Progress(disable=True) as bars:
-        return Explorer(recipe, home / "cache", bars).explore(held_out, against)
+        return Explorer(recipe, home / "cache", bars, Steps(home / "steps")).explore(held_out, against)
 
 
 def test_what_training_will_do_is_what_it_would_do(tmp_path: Path, encoder: EncoderFolder) -> None:
@@ -129,7 +133,7 @@ def test_joined_sources_are_counted_and_their_rows_numbered_apart(tmp_path: Path
         data={"source": "joined", "sources": sources}, encoder={"source": "folder", "name": str(encoder.path)}
     )
     with Progress(disable=True) as bars:
-        found = Explorer(recipe, tmp_path / "cache", bars).explore()
+        found = Explorer(recipe, tmp_path / "cache", bars, Steps(tmp_path / "steps")).explore()
     assert found.sources == {"a.csv": 150, "b.csv": 150}
     assert found.sample.doubts is not None
     assert ("b.csv", 23) in {(doubt.source, doubt.row) for doubt in found.sample.doubts.shown}
@@ -178,10 +182,53 @@ def test_excerpts_are_short_and_masked() -> None:
     assert len(excerpt("x" * 1000)) == 161
 
 
+def steps_of(home: Path) -> dict[str, int]:
+    return {path.stem: path.stat().st_mtime_ns for path in (home / "steps").iterdir()}
+
+
+def test_an_exploration_that_was_stopped_goes_on_where_it_was(tmp_path: Path, encoder: EncoderFolder) -> None:
+    class Stopped(Exception):
+        """What a kill looks like from inside."""
+
+    class Killed(Explorer):
+        def _sample(self, *_: object) -> NoReturn:
+            raise Stopped
+
+    recipe = recipe_for(str(write(tmp_path / "reviews.csv", reviews())), "text", "label", str(encoder.path))
+    with Progress(disable=True) as bars, pytest.raises(Stopped):
+        Killed(recipe, tmp_path / "cache", bars, Steps(tmp_path / "steps")).explore()
+    before = steps_of(tmp_path)
+    assert before.keys() == {"survey", "outcome"}
+    found = explored(tmp_path, encoder, reviews())
+    after = steps_of(tmp_path)
+    assert after.items() > before.items()
+    assert found == explored(tmp_path / "anew", encoder, reviews())
+
+
+def test_another_file_beside_the_same_data_is_all_that_is_looked_at(tmp_path: Path, encoder: EncoderFolder) -> None:
+    first = explored(tmp_path, encoder, reviews(), held_out=[write(tmp_path / "held.csv", reviews()[:3])])
+    before = steps_of(tmp_path)
+    second = explored(tmp_path, encoder, reviews(), held_out=[write(tmp_path / "held.csv", reviews()[:5])])
+    after = steps_of(tmp_path)
+    assert {name for name in after if after[name] != before[name]} == {"held-out-1"}
+    assert (first.held_out[0].exact, second.held_out[0].exact) == (3, 5)
+    assert replace(second, held_out=first.held_out) == first
+
+
+def test_other_data_is_looked_at_anew(tmp_path: Path, encoder: EncoderFolder) -> None:
+    explored(tmp_path, encoder, reviews())
+    before = steps_of(tmp_path)
+    found = explored(tmp_path, encoder, [*reviews()[1:], (reviews()[0][0], "positive")])
+    assert found.survey.labels == {"negative": 99, "positive": 101}
+    assert all(after != before[name] for name, after in steps_of(tmp_path).items())
+
+
 def test_a_held_out_file_of_blanks_is_in_nothing(tmp_path: Path, encoder: EncoderFolder) -> None:
     recipe = recipe_for(str(write(tmp_path / "a.csv", reviews())), "text", "label", str(encoder.path))
     with Progress(disable=True) as bars:
-        other = Explorer(recipe, tmp_path, bars).read_other(write(tmp_path / "b.csv", [(" ", "x"), ("", "x")]))
+        other = Explorer(recipe, tmp_path, bars, Steps(tmp_path / "steps")).read_other(
+            write(tmp_path / "b.csv", [(" ", "x"), ("", "x")])
+        )
     assert held_out_in(other, ["a"]).exact == 0
 
 
@@ -193,7 +240,7 @@ def test_rows_that_are_all_between_the_bands_are_explored(tmp_path: Path, encode
         encoder={"source": "folder", "name": str(encoder.path)},
     )
     with Progress(disable=True) as bars:
-        found = Explorer(recipe, tmp_path / "cache", bars).explore()
+        found = Explorer(recipe, tmp_path / "cache", bars, Steps(tmp_path / "steps")).explore()
     assert found.survey.unlabelled == found.rows == 60
     assert (found.sample.rows, found.sample.doubts) == (0, None)
     assert "only 0 of 60 rows" in found.outcome.refusal

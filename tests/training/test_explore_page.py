@@ -42,6 +42,7 @@ def made(home: Path, encoder: EncoderFolder, page: Path | None = None) -> tuple[
         encoder=str(encoder.path),
         cache=home / "cache",
         console=Console(quiet=True),
+        run_dir=home / "run",
     )
 
 
@@ -122,9 +123,10 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, encode
             encoder=str(encoder.path),
             cache=tmp_path / "cache",
             console=Console(quiet=True),
+            run_dir=tmp_path / "run",
         )
     assert page.read_text() == "the page before"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "page.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "page.html", "run"]
 
 
 def test_a_recipe_is_explored_like_a_table(tmp_path: Path) -> None:
@@ -138,6 +140,7 @@ def test_a_recipe_is_explored_like_a_table(tmp_path: Path) -> None:
         encoder=None,
         cache=tmp_path / "cache",
         console=Console(quiet=True),
+        run_dir=tmp_path / "run",
     )
     assert found.rows == 300
     with pytest.raises(DataInvalid, match="row 1: column 'other' is not there"):
@@ -150,4 +153,5 @@ def test_a_recipe_is_explored_like_a_table(tmp_path: Path) -> None:
             encoder=None,
             cache=tmp_path / "cache",
             console=Console(quiet=True),
+            run_dir=tmp_path / "run",
         )

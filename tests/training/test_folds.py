@@ -1,5 +1,7 @@
 """training/folds.py: every row is held out once, no test row takes part, and a finished fold is kept."""
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +9,15 @@ import pytest
 from rich.progress import Progress
 
 from tests.training import tiny
+from training.assess import Rows
 from training.errors import DataInvalid, EvaluationInvalid
-from training.folds import CrossValidation, FoldPlan, FoldResult, cross_validate
-from training.prepare import Prepared, prepare
+from training.folds import CrossValidation, FoldPlan, FoldResult, Validated, compare_held_out, cross_validate
+from training.prepare import Prepared, Split, prepare
 from training.recipe import Recipe
 from training.sources import EncoderFolder
 
 FOLDS = 3
+PARCELS = Rows("parcels", ("the parcel is superb", "a dull parcel", "grating parcel"), np.array([1, 0, 0]))
 
 
 @pytest.fixture(scope="module")
@@ -64,20 +68,29 @@ def test_a_fold_without_a_label_is_said_before_any_work(
 
 def validated(
     recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, folder: Path, *, baseline: bool
-) -> tuple[CrossValidation, list[FoldResult]]:
+) -> tuple[Validated, list[FoldResult]]:
     told: list[FoldResult] = []
     with Progress(disable=True) as progress:
-        found = cross_validate(
-            recipe, prepared, encoder, folder, progress, folds=FOLDS, baseline=baseline, on_fold=told.append
+        validated = cross_validate(
+            recipe,
+            prepared,
+            encoder,
+            folder,
+            progress,
+            folds=FOLDS,
+            baseline=baseline,
+            elsewhere=(PARCELS,),
+            on_fold=told.append,
         )
-    return found, told
+    return validated, told
 
 
 @pytest.mark.parametrize("baseline", [True, False])
 def test_folds_are_measured_kept_and_found_again(
     recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, baseline: bool
 ) -> None:
-    found, told = validated(recipe, prepared, encoder, tmp_path, baseline=baseline)
+    first, told = validated(recipe, prepared, encoder, tmp_path, baseline=baseline)
+    found = first.found
     assert [fold.fold for fold in told] == [1, 2, 3]
     assert tuple(told) == found.folds
     assert sum(fold.rows for fold in told) == len(prepared.train) + len(prepared.validation)
@@ -85,16 +98,22 @@ def test_folds_are_measured_kept_and_found_again(
     values = [fold.metrics["accuracy"].value for fold in told]
     assert found.mean["accuracy"].value == pytest.approx(np.mean(values))
     assert found.worst_fold.metrics["accuracy"].value == min(values)
+    assert np.mean(first.scores.argmax(axis=1) == first.rows.labels) == pytest.approx(np.mean(values), abs=0.02)
+    parcels = [fold.elsewhere["parcels"]["accuracy"].value for fold in told]
+    spread = found.elsewhere["parcels"]["accuracy"]
+    assert (spread.low, spread.high) == (min(parcels), max(parcels))
     # Nothing as large as a model stays.
     assert not list(tmp_path.glob("fold-*"))
 
     again, _ = validated(recipe, prepared, encoder, tmp_path, baseline=baseline)
-    assert all(fold.found for fold in again.folds)
-    assert again.mean == found.mean
+    assert all(fold.found for fold in again.found.folds)
+    assert again.found.mean == found.mean
+    assert again.found.elsewhere == found.elsewhere
+    np.testing.assert_array_equal(again.scores, first.scores)
     other = recipe.model_copy(update={"training": recipe.training.model_copy(update={"max_tokens": 32})})
     if baseline:
         anew, _ = validated(other, prepared, encoder, tmp_path, baseline=True)
-        assert not any(fold.found for fold in anew.folds)
+        assert not any(fold.found for fold in anew.found.folds)
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_next_fold(
@@ -108,6 +127,75 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_fold(
             raise Stopped
 
     with pytest.raises(Stopped):
-        cross_validate(recipe, prepared, encoder, tmp_path, progress, folds=FOLDS, baseline=True, on_fold=stop)
+        cross_validate(
+            recipe,
+            prepared,
+            encoder,
+            tmp_path,
+            progress,
+            folds=FOLDS,
+            baseline=True,
+            elsewhere=(PARCELS,),
+            on_fold=stop,
+        )
     found, _ = validated(recipe, prepared, encoder, tmp_path, baseline=True)
-    assert [fold.found for fold in found.folds] == [True, True, False]
+    assert [fold.found for fold in found.found.folds] == [True, True, False]
+
+
+def answered(rows: Split, right: float, labels: tuple[str, ...] = ("negative", "positive")) -> Validated:
+    """Held-out rows of which the first share `right` got its own label."""
+    given = np.where(np.arange(len(rows)) < right * len(rows), rows.labels, 1 - rows.labels)
+    return Validated(FOUND, labels, rows, np.eye(2)[given])
+
+
+FOUND = CrossValidation(recipe="tiny", model="baseline", data="reviews", folds=(), mean={})
+
+
+def rows_named(*texts: str, sources: tuple[str, ...] = ()) -> Split:
+    return Split(texts, np.arange(len(texts)) % 2, None, sources)
+
+
+def test_two_recipes_are_compared_on_the_rows_they_share() -> None:
+    films = [f"film {row}" for row in range(60)]
+    first = answered(rows_named(*films), 1.0)
+    # The same films under the same labels, in another order and among parcels.
+    mixed = [text for pair in zip(films, [f"parcel {row}" for row in range(60)], strict=True) for text in pair]
+    labels = np.array([films.index(text) % 2 if text in films else 0 for text in mixed])
+    second = answered(replace(rows_named(*mixed), labels=labels), 0.5)
+    found = compare_held_out(("a", "b"), first, second)
+    assert found.rows == 60
+    assert found.first_metrics["accuracy"].value == 1.0
+    assert found.second_metrics["accuracy"].value == 0.5
+    assert found.mcnemar.only_first_right == 30
+
+
+def test_labels_in_another_order_are_the_same_labels() -> None:
+    rows = rows_named(*(f"film {row}" for row in range(20)))
+    turned = replace(rows, labels=1 - rows.labels)
+    found = compare_held_out(("a", "b"), answered(rows, 1.0), answered(turned, 1.0, ("positive", "negative")))
+    assert found.accuracy_difference.value == 0
+    assert found.second_metrics["accuracy"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("second", "sentence"),
+    [
+        (answered(rows_named("parcel", "letter"), 1.0), "--against b: it shares no row with a"),
+        (answered(rows_named("film"), 1.0, ("bad", "good")), "its labels are bad, good"),
+    ],
+)
+def test_recipes_that_cannot_be_compared(second: Validated, sentence: str) -> None:
+    with pytest.raises(EvaluationInvalid, match=sentence):
+        compare_held_out(("a", "b"), answered(rows_named("film"), 1.0), second)
+
+
+def test_held_out_rows_are_counted_by_source(
+    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path
+) -> None:
+    def named(split: Split) -> Split:
+        return replace(split, sources=tuple("long" if len(text) > 50 else "short" for text in split.texts))
+
+    joined = replace(prepared, train=named(prepared.train), validation=named(prepared.validation))
+    found, _ = validated(recipe, joined, encoder, tmp_path, baseline=True)
+    pool = (*joined.train.sources, *joined.validation.sources)
+    assert {each.name: each.rows for each in found.found.sources} == dict(Counter(pool))

@@ -47,6 +47,19 @@ def test_rows_weigh_what_their_label_does_and_one_on_average(weights: object, ex
     np.testing.assert_allclose(targets.argmax(axis=1), RATED.labels)
 
 
+def test_labels_weigh_the_same_within_each_source_that_has_both() -> None:
+    labels = np.array([0, 0, 0, 1, 0, 1, 1, 1])
+    sources = ("tweets",) * 4 + ("films",) * 2 + ("ads",) * 2
+    split = Split(tuple("abcdefgh"), labels, None, sources)
+    weights = soft_targets(split, tiny.recipe(training__class_weights="balanced_by_source")).sum(axis=1)
+    np.testing.assert_allclose(weights, [2 / 3, 2 / 3, 2 / 3, 2, 1, 1, 1, 1], atol=1e-6)
+
+
+def test_without_sources_balanced_by_source_is_balanced() -> None:
+    by_source = soft_targets(RATED, tiny.recipe(training__class_weights="balanced_by_source"))
+    np.testing.assert_array_equal(by_source, soft_targets(RATED, tiny.recipe(training__class_weights="balanced")))
+
+
 def test_the_loss_is_cross_entropy() -> None:
     logits = torch.tensor([[2.0, -1.0], [0.5, 0.25]])
     hard = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
