@@ -93,7 +93,7 @@ def _verdict(target: Target, value: float | None) -> str:
 
 def _columns(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     spreads: Mapping[str, Any] = result.get("spread", {})
-    rows: list[tuple[str, ...]] = [("target", "reach", "measured", "range", "", "best peer seen")]
+    rows: list[tuple[str, ...]] = [("target", "reach", "measured", "range", "", "best peer when the target was set")]
     for target, value, verdict in judge(result):
         measured = "-" if value is None else f"{value:.3g}{target.unit}"
         low_high = spreads.get(".".join(target.path))

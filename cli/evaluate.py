@@ -53,7 +53,11 @@ def evaluate(
     Metrics with intervals, slices, swapped terms, changed texts and calibration; with --against the paired
     bootstrap and McNemar's test. docs/evaluate.md explains each figure.
     """
-    _check_evaluate(folds, {"--baseline": baseline, "--run-dir": run_dir}, {"--data": data})
+    _check_evaluate(
+        folds,
+        {"--baseline": baseline, "--run-dir": run_dir},
+        {"--data": data, "--variant": variant, "--against-variant": against_variant},
+    )
     with needs("evaluate", "train"):
         from training.evaluation import Asked, write_page
 

@@ -34,8 +34,9 @@ from training.finetune import FineTuned, find_finished
 from training.gate import Floats, Trial, tightened
 from training.lowering import lowered
 from training.pareto import Confirmed, Measured, Outcome, Target, find, front, nearest
-from training.pipeline import Opened, cpu_name, libraries, open_run
+from training.pipeline import Opened, open_run
 from training.prepare import Split
+from training.provenance import cpu_name, libraries
 from training.recipe import Recipe
 from training.steps import Steps, key_of
 from training.tradeoffs import render_page

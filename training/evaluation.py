@@ -1,9 +1,9 @@
 """`slipway evaluate`: a published model on held-out rows, or a recipe by cross-validation."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,23 @@ from training.data import read_table
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
-from training.folds import CrossValidation, FoldResult, Validated, check_folds, compare_held_out, cross_validate
+from training.folds import (
+    CrossValidation,
+    FoldPlan,
+    FoldResult,
+    Validated,
+    check_folds,
+    compare_held_out,
+    cross_validate,
+)
 from training.keys import run_key
 from training.labelled import file_rows, prepared_again, reading_for, recipe_of, rows_of
 from training.page import shown
-from training.prepare import prepare
+from training.prepare import Prepared, prepare
 from training.progress import progress_on
 from training.quiet import quiet
 from training.recipe import Recipe, load_recipe
-from training.sources import fetch_encoder
+from training.sources import EncoderFolder, fetch_encoder
 from training.steps import only_user
 
 
@@ -226,39 +234,69 @@ def evaluate_recipe(
     A fold that an earlier run finished is kept. Raises what loading, preparing and fine-tuning raise.
     """
     check_folds(folds)
-    recipe, other = load_recipe(name_or_path), load_recipe(against) if against else None
-    if other is not None:
-        check_labels(other.labels, recipe.labels)
-    first = _in_folds(recipe, folds, console, baseline=baseline, run_dir=run_dir)
-    if other is None or against is None:
-        return CrossValidated(first.found)
-    beside = run_dir and run_dir / "against"
-    second = _in_folds(other, folds, console, baseline=baseline, run_dir=beside)
-    return CrossValidated(first.found, second.found, compare_held_out((name_or_path, against), first, second))
-
-
-def _in_folds(recipe: Recipe, folds: int, console: Console, *, baseline: bool, run_dir: Path | None) -> Validated:
+    named = {name: load_recipe(name) for name in (name_or_path, against) if name is not None}
+    titles = list(named) if against else [named[name_or_path].name]
+    check_labels(named[against or name_or_path].labels, named[name_or_path].labels)
     try:
         with quiet(), progress_on(console) as progress:
-            cache = cache_dir(os.environ)
-            encoder = fetch_encoder(recipe.encoder, cache, progress)
-            prepared = prepare(read_table(recipe, cache, progress), recipe, progress)
-            elsewhere = rows_elsewhere(recipe, prepared, cache, progress)
-            folder = run_dir or Path("runs") / recipe.name / f"folds-{run_key(recipe, prepared)[:16]}"
-            with only_user(folder):
-                return cross_validate(
-                    recipe,
-                    prepared,
-                    encoder,
-                    folder,
-                    progress,
-                    folds=folds,
-                    baseline=baseline,
-                    elsewhere=elsewhere,
-                    on_fold=lambda fold: _say(console, f"{recipe.name}, fold {fold.fold} of {folds}", fold),
-                )
+            ready = [_ready(title, recipe, progress) for title, recipe in zip(titles, named.values(), strict=True)]
+            _check_folds_hold(ready, folds)
+            places = (run_dir, run_dir and run_dir / "against")
+            validated = [
+                _in_folds(each, folds, console, progress, baseline=baseline, run_dir=place)
+                for each, place in zip(ready, places, strict=False)
+            ]
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
+    if len(validated) == 1:
+        return CrossValidated(validated[0].found)
+    one, other = validated
+    return CrossValidated(one.found, other.found, compare_held_out((titles[0], titles[1]), one, other))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A recipe with all that its folds start from; `title` is what it goes by where two are compared."""
+
+    title: str
+    recipe: Recipe
+    encoder: EncoderFolder
+    prepared: Prepared
+    elsewhere: tuple[Rows, ...]
+
+
+def _ready(title: str, recipe: Recipe, progress: Progress) -> _Ready:
+    cache = cache_dir(os.environ)
+    encoder = fetch_encoder(recipe.encoder, cache, progress)
+    prepared = prepare(read_table(recipe, cache, progress), recipe, progress)
+    return _Ready(title, recipe, encoder, prepared, rows_elsewhere(recipe, prepared, cache, progress))
+
+
+def _check_folds_hold(ready: Sequence[_Ready], folds: int) -> None:
+    """Before hours of training. Raises DataInvalid for a fold without a label, EvaluationInvalid for no shared row."""
+    texts = [set(FoldPlan.of(each.prepared, each.recipe, folds).pool.texts) for each in ready]
+    if not set.intersection(*texts):
+        raise EvaluationInvalid(f"--against {ready[-1].title}: it shares no row with {ready[0].title}")
+
+
+def _in_folds(
+    ready: _Ready, folds: int, console: Console, progress: Progress, *, baseline: bool, run_dir: Path | None
+) -> Validated:
+    recipe, prepared = ready.recipe, ready.prepared
+    folder = run_dir or Path("runs") / recipe.name / f"folds-{run_key(recipe, prepared)[:16]}"
+    with only_user(folder):
+        validated = cross_validate(
+            recipe,
+            prepared,
+            ready.encoder,
+            folder,
+            progress,
+            folds=folds,
+            baseline=baseline,
+            elsewhere=ready.elsewhere,
+            on_fold=lambda fold: _say(console, f"{ready.title}, fold {fold.fold} of {folds}", fold),
+        )
+    return replace(validated, found=validated.found.model_copy(update={"recipe": ready.title}))
 
 
 def _say(console: Console, title: str, fold: FoldResult) -> None:

@@ -100,11 +100,9 @@ def _validated(found: CrossValidation) -> str:
 
 def _elsewhere(found: CrossValidation) -> str:
     names = _names(found)
-    rows = [
-        (escape(place), *(stacked(metrics.get(key)) for key in names)) for place, metrics in found.elsewhere.items()
-    ]
+    rows = [(escape(place.name), *(stacked(place.metrics.get(key)) for key in names)) for place in found.elsewhere]
     head = ("Never learned", *(escape(METRICS[key]) for key in names))
-    return "<p>The mean over the folds' models, from the worst of them to the best.</p>" + table(
+    return "<p>The mean over the folds' models, the lowest of them and the highest.</p>" + table(
         head, rows, kind="metrics"
     )
 

@@ -134,8 +134,8 @@ def _folds(found: CrossValidation) -> Iterator[RenderableType]:
         )
     if found.elsewhere:
         yield _table(
-            ["out of domain (worst to best fold)", *(METRICS[key] for key in names)],
-            [[place, *(shown(metrics.get(key)) for key in names)] for place, metrics in found.elsewhere.items()],
+            ["out of domain (lowest to highest fold)", *(METRICS[key] for key in names)],
+            [[place.name, *(shown(place.metrics.get(key)) for key in names)] for place in found.elsewhere],
         )
     worst = found.worst_fold
     yield f"Worst fold: {worst.fold}, accuracy {shown(worst.metrics['accuracy'])}."

@@ -12,7 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -276,13 +276,13 @@ class Explorer:
         )
 
     def _held_out(self, others: Sequence[Other], table: Table, key: str) -> tuple[HeldOut, ...]:
-        if not others:
-            return ()
-        clean = Cleaning(self.recipe.prepare)
-        texts = list(dict.fromkeys(clean(row.text) for row in table.rows if row.label is not None))
+        @cache
+        def texts() -> list[str]:
+            clean = Cleaning(self.recipe.prepare)
+            return list(dict.fromkeys(clean(row.text) for row in table.rows if row.label is not None))
 
         def look(other: Other) -> HeldOut:
-            return self._during(f"Looking for {other.name}", partial(held_out_in, other, texts))
+            return self._during(f"Looking for {other.name}", lambda: held_out_in(other, texts()))
 
         return tuple(
             self._once(f"held-out-{number}", HeldOut, key_of(key, each.digest), partial(look, each))
@@ -332,7 +332,7 @@ def digest_of(parts: Iterable[str]) -> str:
     """A hash of `parts` in their order, and of where each of them ends."""
     hasher = hashlib.sha256()
     for part in parts:
-        content = part.encode()
+        content = part.encode(errors="surrogatepass")
         hasher.update(len(content).to_bytes(8, "big"))
         hasher.update(content)
     return hasher.hexdigest()

@@ -48,11 +48,17 @@ Mask = npt.NDArray[np.bool_]
 OnFold = Callable[["FoldResult"], None]
 
 
-class FoldResult(BaseModel):
-    """One fold: metrics on the rows it held out, and on each data set that nothing is learned from, by its name.
+class Place(BaseModel):
+    """Data that nothing is learned from, and what was measured there."""
 
-    `found`: it had been finished by an earlier run.
-    """
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    metrics: dict[str, Estimate]
+
+
+class FoldResult(BaseModel):
+    """One fold: metrics on the rows it held out, and elsewhere. `found`: it had been finished by an earlier run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,7 +66,7 @@ class FoldResult(BaseModel):
     train_rows: int
     rows: int
     metrics: dict[str, Estimate]
-    elsewhere: dict[str, dict[str, Estimate]] = {}
+    elsewhere: tuple[Place, ...] = ()
     found: bool = False
 
 
@@ -68,7 +74,7 @@ class CrossValidation(BaseModel):
     """All folds, and each metric's mean over them with the interval of `intervals.mean_over_folds`.
 
     `sources` holds the rows of all folds by where they come from, `elsewhere` each metric on data that nothing is
-    learned from: the mean over the folds' models, from the worst of them to the best.
+    learned from: the mean over the folds' models, the lowest of them and the highest.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,7 +85,7 @@ class CrossValidation(BaseModel):
     folds: tuple[FoldResult, ...]
     mean: dict[str, Estimate]
     sources: tuple[SliceResult, ...] = ()
-    elsewhere: dict[str, dict[str, Estimate]] = {}
+    elsewhere: tuple[Place, ...] = ()
 
     @property
     def worst_fold(self) -> FoldResult:
@@ -107,18 +113,20 @@ class FoldPlan:
 
     @classmethod
     def of(cls, prepared: Prepared, recipe: Recipe, folds: int) -> "FoldPlan":
-        """Raises EvaluationInvalid for too few or too many folds."""
+        """Raises EvaluationInvalid for too few or too many folds, DataInvalid when one of them lacks a label."""
         check_folds(folds)
         pool = _joined(prepared.train, prepared.validation)
         digests = [hashlib.sha256(text.encode()).digest() for text in pool.texts]
         share = recipe.split.validation / (recipe.split.validation + recipe.split.train)
-        return cls(
+        plan = cls(
             pool=pool,
             fold=np.array([int.from_bytes(digest[_FOLD_BYTES], "big") % folds for digest in digests]),
             validation=np.array(
                 [int.from_bytes(digest[_VALIDATION_BYTES], "big") / 2**64 < share for digest in digests]
             ),
         )
+        _check_labels(plan, recipe, folds)
+        return plan
 
     def masks(self, fold: int) -> tuple[Mask, Mask, Mask]:
         """Rows to learn from, to choose by and to measure on."""
@@ -146,13 +154,14 @@ def cross_validate(
 ) -> Validated:
     """Fine-tune once per fold, or with `baseline` fit the frozen encoder's logistic regression once per fold.
 
-    Each fold's model also answers the rows `elsewhere`. Raises EvaluationInvalid for a number of folds that cannot
-    be, DataInvalid when a fold lacks a label, and what fine-tuning raises; finished folds are kept in any case.
+    Each fold's model also answers the rows `elsewhere`, where there are any. Raises EvaluationInvalid for a number of
+    folds that cannot be, DataInvalid when a fold lacks a label, and what fine-tuning raises; finished folds are kept in
+    any case.
     """
     plan = FoldPlan.of(prepared, recipe, folds)
-    _check_labels(plan, recipe, folds)
+    places = tuple(rows for rows in elsewhere if rows.texts)
     kind = _Baseline if baseline else _FineTuned
-    job = kind(recipe, prepared, encoder, run_dir, progress, plan, folds, tuple(elsewhere))
+    job = kind(recipe, prepared, encoder, run_dir, progress, plan, folds, places)
     results, scores = [], np.zeros((len(plan.pool), len(recipe.labels)))
     for fold in range(folds):
         result, scores[plan.fold == fold] = job.result(fold)
@@ -165,9 +174,10 @@ def cross_validate(
         folds=tuple(results),
         mean=_over_folds([each.metrics for each in results], mean_over_folds),
         sources=_by_source(plan.pool, scores),
-        elsewhere={
-            rows.name: _over_folds([each.elsewhere[rows.name] for each in results], _range) for rows in elsewhere
-        },
+        elsewhere=tuple(
+            Place(name=rows.name, metrics=_over_folds([each.elsewhere[at].metrics for each in results], _range))
+            for at, rows in enumerate(places)
+        ),
     )
     return Validated(found, recipe.labels, plan.pool, scores)
 
@@ -175,15 +185,25 @@ def cross_validate(
 def compare_held_out(names: tuple[str, str], first: Validated, second: Validated) -> Comparison:
     """Compare two recipes on the rows they share, each answered by a fold that had not learned it.
 
-    Raises EvaluationInvalid when they have other labels or no row in common.
+    The paired figures are those of these models: what another seed would change is not in them. Rows that have
+    another label in the other recipe are left out. Raises EvaluationInvalid when they have other labels or no row in
+    common.
     """
     check_labels(second.labels, first.labels)
     place = {text: row for row, text in enumerate(second.rows.texts)}
-    own = [row for row, text in enumerate(first.rows.texts) if text in place]
-    if not own:
+    shared = [(row, place[text]) for row, text in enumerate(first.rows.texts) if text in place]
+    agreed = [(one, other) for one, other in shared if _label(first, one) == _label(second, other)]
+    if not agreed:
         raise EvaluationInvalid(f"--against {names[1]}: it shares no row with {names[0]}")
-    others = in_order(second.scores, second.labels, first.labels)[[place[first.rows.texts[row]] for row in own]]
-    return compare(names, (first.scores[own], others), first.rows.labels[own], first.labels)
+    own, others = (list(rows) for rows in zip(*agreed, strict=True))
+    left_out = len(shared) - len(agreed)
+    warnings = [f"{left_out:,} rows have another label in {names[1]} and are left out"] if left_out else []
+    scores = (first.scores[own], in_order(second.scores, second.labels, first.labels)[others])
+    return compare(names, scores, first.rows.labels[own], first.labels, warnings=warnings)
+
+
+def _label(validated: Validated, row: int) -> str:
+    return validated.labels[validated.rows.labels[row]]
 
 
 def _over_folds(
@@ -245,9 +265,10 @@ class _Job:
             train_rows=int((train | validation).sum()),
             rows=len(labels),
             metrics=self._metrics(own, labels),
-            elsewhere={
-                rows.name: self._metrics(part, rows.labels) for rows, part in zip(self.elsewhere, others, strict=True)
-            },
+            elsewhere=tuple(
+                Place(name=rows.name, metrics=self._metrics(part, rows.labels))
+                for rows, part in zip(self.elsewhere, others, strict=True)
+            ),
             found=found,
         )
         return result, own
@@ -257,10 +278,8 @@ class _Job:
 
     def _key(self, fold: int) -> str:
         # Not the code, which the steps of a pipeline are keyed by: a fold is kept on the terms of a fine-tuning.
-        asked = key_of(*self.texts_elsewhere)
-        return key_of(
-            run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, self.folds, fold, asked
-        )
+        parts = [run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, self.folds, fold]
+        return key_of(*parts, *([key_of(*self.texts_elsewhere)] if self.elsewhere else []))
 
     def scores(self, fold: int, steps: Steps) -> Floats:
         """Probabilities of shape (held-out rows and all elsewhere, labels)."""

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from artifact.files import record
 from training.prepare import Prepared
 from training.recipe import Recipe, TrainingSection
+from training.steps import key_of
 
 # Fields of [training] that the first runs did not have.
 _LATER: Final = frozenset(
@@ -22,6 +24,8 @@ def run_key(recipe: Recipe, prepared: Prepared) -> str:
         "encoder": recipe.encoder.model_dump(mode="json"),
         "training": _deciding(recipe.training),
     }
+    if recipe.training.class_weights == "balanced_by_source":
+        parts["sources"] = key_of(*prepared.train.sources, *prepared.validation.sources)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -32,6 +36,11 @@ def weights_digest(folder: Path) -> str:
         with path.open("rb") as stream:
             hasher.update(hashlib.file_digest(stream, "sha256").digest())
     return hasher.hexdigest()
+
+
+def weights_key(model_dir: Path) -> str:
+    """A hash of every file of a model's folder."""
+    return key_of({path.name: record(path).sha256 for path in sorted(model_dir.iterdir())})
 
 
 def encoder_digest(folder: Path) -> str:

@@ -14,20 +14,16 @@ other steps start from.
 import os
 import platform
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
-from rich.progress import Progress
 from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
@@ -35,12 +31,10 @@ from artifact.files import cache_dir, record, write_atomically
 from artifact.manifest import GOLDEN, Assessment, FileRecord, GateResult, Limits, Manifest, Provenance
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
-from inference.layout import read_cpu
 from inference.model import Model
 from training.assess import Questions, assess, worst_sentence
 from training.baseline import train_baseline
 from training.card import render_card
-from training.data import read_table
 from training.data_card import render_data_card
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import GateRefused, TrainingError
@@ -48,32 +42,23 @@ from training.evaluate import Evaluation, evaluate
 from training.export import CANDIDATES, Candidate, Export, export_model
 from training.finetune import FineTuned, fine_tune, probabilities_of
 from training.gate import Floats, Trial, Verdict, run_gate, tightened
-from training.keys import encoder_digest, run_key, weights_digest
+from training.keys import encoder_digest, run_key, weights_digest, weights_key
 from training.labelled import rows_of
+from training.line import Line
 from training.page import shown
-from training.prepare import Prepared, cleaned_as, prepare
+from training.prepare import Prepared, cleaned_as
 from training.progress import progress_on
+from training.provenance import ROOT, cpu_name, git_commit, libraries, public_recipe
 from training.quiet import quiet
 from training.recipe import Recipe, load_recipe
 from training.reference import reference_of
 from training.report import Findings, beats_baseline, render_report
 from training.runs import RunSummary, save_summary
-from training.sources import EncoderFolder, fetch_encoder, no_telemetry
+from training.sources import EncoderFolder, no_telemetry
 from training.steps import Steps, code_key, key_of, only_user
 from training.track import reporters, tracked
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-_LIBRARIES: Final = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "onnx",
-    "onnxruntime",
-    "numpy",
-    "scikit-learn",
-)
 _NO_RECORD: Final = FileRecord(sha256="0" * 64, bytes=0)
-_TITLE_WIDTH: Final = 10
 # Copies for five changes each: a few seconds for a small model. `slipway evaluate` takes more.
 _PERTURBED_ROWS: Final = 200
 
@@ -135,43 +120,6 @@ def open_run(
                 yield Opened(line, encoder, prepared, folder)
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
-
-
-@dataclass(frozen=True)
-class Line:
-    """What every step needs."""
-
-    recipe: Recipe
-    cache: Path
-    console: Console
-    progress: Progress
-
-    def say(self, step: str, what: str, seconds: float | None = None) -> None:
-        """One line for a step that is over; without `seconds` it was found finished."""
-        took = "[dim]found finished[/dim]" if seconds is None else f"[dim]{seconds:.1f} s[/dim]"
-        self.console.print(f"[green]✓[/green] {step:<{_TITLE_WIDTH}} {what}  {took}", soft_wrap=True)
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[list[str]]:
-        """Times a step; the caller puts what there is to say about it into the list."""
-        began = time.monotonic()
-        said: list[str] = []
-        yield said
-        self.say(step, " ".join(said), time.monotonic() - began)
-
-    def fetch_and_prepare(self) -> tuple[EncoderFolder, Prepared]:
-        """Data and encoder into the cache, rows into splits."""
-        with self.timed("fetch") as said:
-            encoder = fetch_encoder(self.recipe.encoder, self.cache, self.progress)
-            table = read_table(self.recipe, self.cache, self.progress)
-            sources = len(self.recipe.sources)
-            name = table.name if sources == 1 else f"{sources} sources"
-            said.append(f"{len(table.rows):,} rows of {name}; encoder {encoder.name}")
-        with self.timed("prepare") as said:
-            prepared = prepare(table, self.recipe, self.progress)
-            sizes = (f"{len(split):,}" for split in (prepared.train, prepared.validation, prepared.test))
-            said.append(f"{prepared.counts['kept']:,} rows kept: {' / '.join(sizes)} to train / validate / test")
-        return encoder, prepared
 
 
 @dataclass(frozen=True)
@@ -471,11 +419,6 @@ class Run:
         (staged / "report.html").write_text(render_report(findings), encoding="utf-8")
 
 
-def weights_key(model_dir: Path) -> str:
-    """A hash of every file of a model's folder."""
-    return key_of({path.name: record(path).sha256 for path in sorted(model_dir.iterdir())})
-
-
 def _judged(draft: Manifest, verdict: Verdict) -> Manifest:
     """The draft with the verdict in it; still with every variant, for the report."""
     gate = draft.gate.model_copy(update={"passed": verdict.passed, "variants": verdict.results})
@@ -516,49 +459,3 @@ def _intact(published: Published | None) -> Artifact | None:
 
 def _version(artifact: Artifact) -> str:
     return f"{artifact.manifest.name} version {artifact.manifest.version} in {artifact.path}"
-
-
-def public_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The recipe for the manifest: a folder on the machine that trained is nobody else's business, its name may be."""
-    named = recipe.with_files(lambda path: Path(path.name))
-    values: dict[str, Any] = named.model_dump(mode="json", exclude={"tune", "track"})
-    if recipe.encoder.source == "folder":
-        values["encoder"]["name"] = Path(recipe.encoder.name).name
-    return values
-
-
-def libraries() -> dict[str, str]:
-    """Versions of Python and of what decides a model and its files."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit(folder: Path) -> str:
-    """The commit `folder` is checked out at, `+changes` when files differ; empty when this code is under no commit."""
-    git = shutil.which("git")
-    if git is None or _git(git, folder, "ls-files", "--error-unmatch", __file__) is None:
-        return ""
-    commit = _git(git, folder, "rev-parse", "HEAD")
-    changed = _git(git, folder, "status", "--porcelain", "--untracked-files=no")
-    return "" if commit is None else f"{commit}{'+changes' if changed else ''}"
-
-
-def _git(git: str, folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None when it refuses or takes long."""
-    command = [git, "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name and the instruction sets that decide how fast and how exact int8 is."""
-    cpu = read_cpu(cpuinfo)
-    return f"{cpu.model} ({', '.join(cpu.instructions)})" if cpu.instructions else cpu.model

@@ -26,9 +26,10 @@ from training.errors import RecipeInvalid, TrainingError
 from training.evaluate import Floats, as_plain, evaluate
 from training.finetune import FineTuned, fine_tune, probabilities_of
 from training.keys import encoder_digest, weights_digest
-from training.pipeline import ROOT, Line, cpu_name, git_commit, libraries
+from training.line import Line
 from training.prepare import Prepared
 from training.progress import progress_on
+from training.provenance import ROOT, cpu_name, git_commit, libraries
 from training.quiet import quiet
 from training.recipe import AnyData, Encoder, FileData, Recipe, parse_recipe, with_paths
 from training.sources import EncoderFolder, no_telemetry

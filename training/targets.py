@@ -29,11 +29,11 @@ def soft_targets(split: Split, recipe: Recipe) -> npt.NDArray[np.float32]:
 
 
 def row_weights(split: Split, recipe: Recipe) -> npt.NDArray[np.float64]:
-    """The weight of each row in the loss, shape (rows,), 1 on average: that of its label, the same for all its rows.
+    """The weight of each row in the loss, shape (rows,), 1 on average: by its label, or by its label and source.
 
     `balanced` gives every label the same share of the loss: rows / (labels x rows of the label). `balanced_by_source`
-    does so within each source that was joined, which keeps its own share: what kind of text a row is then says
-    nothing about its label.
+    does so within each joined source that has several labels, and leaves each source its own share: what kind of text
+    a row is then says nothing about its label.
     """
     weights = recipe.training.class_weights
     if weights is None:

@@ -17,7 +17,8 @@ from training.classifier import load_model, load_tokenizer, predict_logits, row_
 from training.distil import Batch, Lesson, padded, teach
 from training.export import input_names
 from training.finetune import FineTuned
-from training.pipeline import Opened, weights_key
+from training.keys import weights_key
+from training.pipeline import Opened
 from training.prepare import Cleaning, Split, spread
 from training.steps import Steps, key_of
 from training.targets import soft_targets

@@ -8,7 +8,7 @@ from training.assess import Answers, Assessed
 from training.compare import compare
 from training.evaluate import evaluate
 from training.evaluation import CrossValidated, Evaluated
-from training.folds import CrossValidation, FoldResult
+from training.folds import CrossValidation, FoldResult, Place
 
 LABELS = ("negative", "positive")
 
@@ -62,5 +62,5 @@ def _folds(recipe: str) -> CrossValidation:
         sources=(
             SliceResult(by="source", name="<films>", rows=300, accuracy=Estimate(value=0.8, low=0.75, high=0.84)),
         ),
-        elsewhere={"<parcels>": {"accuracy": Estimate(value=0.61, low=0.59, high=0.64)}},
+        elsewhere=(Place(name="<parcels>", metrics={"accuracy": Estimate(value=0.61, low=0.59, high=0.64)}),),
     )

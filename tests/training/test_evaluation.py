@@ -17,8 +17,8 @@ from training.errors import DataInvalid, EvaluationInvalid, RecipeInvalid, Train
 from training.evaluation import Asked, evaluate_model, evaluate_recipe, write_page
 from training.evaluation_page import render_model
 from training.evaluation_tables import model_tables
-from training.pipeline import public_recipe
 from training.prepare import prepare
+from training.provenance import public_recipe
 from training.recipe import load_recipe
 
 QUIET = Console(quiet=True)
@@ -167,6 +167,7 @@ def test_two_recipes_answer_the_same_folds(tmp_path: Path, monkeypatch: pytest.M
     assert found.comparison is not None
     assert (found.comparison.first, found.comparison.second) == ("recipe.toml", "cut.toml")
     assert found.comparison.rows == sum(fold.rows for fold in found.found.folds)
+    assert (found.found.recipe, found.other.recipe) == ("recipe.toml", "cut.toml"), "both are called tiny"
     assert found.document()["comparison"]["rows"] == found.comparison.rows
     assert found.document()["against"]["folds"][0]["rows"] == found.other.folds[0].rows
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"steps", "against"}
@@ -180,6 +181,19 @@ def test_recipes_with_other_labels_start_nothing(tmp_path: Path) -> None:
         evaluate_recipe(
             str(tmp_path / "recipe.toml"), 2, QUIET, against=str(tmp_path / "other.toml"), run_dir=tmp_path / "run"
         )
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_that_share_no_row_start_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        tiny.project(tmp_path / name)
+    table = tmp_path / "other" / "reviews.csv"
+    table.write_text(table.read_text().replace(",", " indeed,").replace("text indeed,", "text,"))
+    recipes = [str(tmp_path / name / "recipe.toml") for name in ("one", "other")]
+    with pytest.raises(EvaluationInvalid, match="it shares no row with"):
+        evaluate_recipe(recipes[0], 2, QUIET, against=recipes[1], run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,7 @@
 """training/explore.py: a whole exploration of small tables, good and bad."""
 
 import csv
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -213,6 +214,17 @@ def test_another_file_beside_the_same_data_is_all_that_is_looked_at(tmp_path: Pa
     assert {name for name in after if after[name] != before[name]} == {"held-out-1"}
     assert (first.held_out[0].exact, second.held_out[0].exact) == (3, 5)
     assert replace(second, held_out=first.held_out) == first
+
+
+def test_half_a_character_is_explored_like_any_broken_text(tmp_path: Path, encoder: EncoderFolder) -> None:
+    lines = [json.dumps({"text": text, "label": label}) for text, label in [*reviews(60), ("half \ud800", "negative")]]
+    path = tmp_path / "reviews.jsonl"
+    path.write_text("\n".join(lines))
+    recipe = recipe_for(str(path), "text", "label", str(encoder.path))
+    with Progress(disable=True) as bars:
+        found = Explorer(recipe, tmp_path / "cache", bars, Steps(tmp_path / "steps")).explore(held_out=[path])
+    assert found.rows == 61
+    assert found.survey.first_flaws["replacement"] == 61
 
 
 def test_other_data_is_looked_at_anew(tmp_path: Path, encoder: EncoderFolder) -> None:

@@ -18,6 +18,9 @@ from training.sources import EncoderFolder
 
 FOLDS = 3
 PARCELS = Rows("parcels", ("the parcel is superb", "a dull parcel", "grating parcel"), np.array([1, 0, 0]))
+# The same under the other labels, and one row more that is like the first.
+TURNED = Rows("turned", (*PARCELS.texts, PARCELS.texts[0]), np.array([0, 1, 1, 0]))
+NOTHING = Rows("nothing", (), np.array([], dtype=np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,7 @@ def validated(
             progress,
             folds=FOLDS,
             baseline=baseline,
-            elsewhere=(PARCELS,),
+            elsewhere=(NOTHING, PARCELS, TURNED),
             on_fold=told.append,
         )
     return validated, told
@@ -99,9 +102,14 @@ def test_folds_are_measured_kept_and_found_again(
     assert found.mean["accuracy"].value == pytest.approx(np.mean(values))
     assert found.worst_fold.metrics["accuracy"].value == min(values)
     assert np.mean(first.scores.argmax(axis=1) == first.rows.labels) == pytest.approx(np.mean(values), abs=0.02)
-    parcels = [fold.elsewhere["parcels"]["accuracy"].value for fold in told]
-    spread = found.elsewhere["parcels"]["accuracy"]
-    assert (spread.low, spread.high) == (min(parcels), max(parcels))
+    assert [place.name for place in found.elsewhere] == ["parcels", "turned"]
+    for fold in told:
+        parcels, turned = (place.metrics["accuracy"].value for place in fold.elsewhere)
+        # What is right on a parcel is wrong on the turned one: of three rows each is right once, the fourth perhaps.
+        assert round(3 * parcels + 4 * turned) in (3, 4)
+    rights = [fold.elsewhere[0].metrics["accuracy"].value for fold in told]
+    spread = found.elsewhere[0].metrics["accuracy"]
+    assert (spread.low, spread.value, spread.high) == (min(rights), pytest.approx(np.mean(rights)), max(rights))
     # Nothing as large as a model stays.
     assert not list(tmp_path.glob("fold-*"))
 
@@ -135,7 +143,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_fold(
             progress,
             folds=FOLDS,
             baseline=True,
-            elsewhere=(PARCELS,),
+            elsewhere=(NOTHING, PARCELS, TURNED),
             on_fold=stop,
         )
     found, _ = validated(recipe, prepared, encoder, tmp_path, baseline=True)
@@ -177,6 +185,15 @@ def test_labels_in_another_order_are_the_same_labels() -> None:
     assert found.second_metrics["accuracy"].value == 1.0
 
 
+def test_rows_that_mean_something_else_in_the_other_recipe_are_left_out() -> None:
+    rows = rows_named(*(f"film {row}" for row in range(20)))
+    labels = rows.labels.copy()
+    labels[:4] = 1 - labels[:4]
+    found = compare_held_out(("a", "b"), answered(rows, 1.0), answered(replace(rows, labels=labels), 1.0))
+    assert (found.rows, found.second_metrics["accuracy"].value) == (16, 1.0)
+    assert found.warnings == ("4 rows have another label in b and are left out",)
+
+
 @pytest.mark.parametrize(
     ("second", "sentence"),
     [
@@ -199,3 +216,6 @@ def test_held_out_rows_are_counted_by_source(
     found, _ = validated(recipe, joined, encoder, tmp_path, baseline=True)
     pool = (*joined.train.sources, *joined.validation.sources)
     assert {each.name: each.rows for each in found.found.sources} == dict(Counter(pool))
+    right = found.scores.argmax(axis=1) == found.rows.labels
+    for each in found.found.sources:
+        assert each.accuracy.value == pytest.approx(right[np.array(found.rows.sources) == each.name].mean())

@@ -35,6 +35,16 @@ def test_what_cannot_change_the_weights_leaves_the_key_alone(prepared: Prepared)
     assert run_key(tiny.recipe(), replace(prepared, fingerprint="sha256:1")) != key
 
 
+def test_sources_count_where_they_decide_the_weights(prepared: Prepared) -> None:
+    def joined(name: str) -> Prepared:
+        return replace(prepared, train=replace(prepared.train, sources=(name,) * len(prepared.train)))
+
+    one, other = joined("a"), joined("b")
+    assert run_key(tiny.recipe(), one) == run_key(tiny.recipe(), other)
+    by_source = tiny.recipe(training__class_weights="balanced_by_source")
+    assert run_key(by_source, one) != run_key(by_source, other)
+
+
 def test_an_encoder_is_its_weights_its_configuration_and_its_tokenizer(tmp_path: Path) -> None:
     folder = tmp_path / "encoder"
     tiny.encoder_folder(folder)

@@ -15,8 +15,8 @@ from artifact.manifest import Estimate
 from tests.training import tiny
 from training import finetune, track
 from training.errors import RecipeInvalid, TrainingError
-from training.pipeline import ROOT, public_recipe
 from training.prepare import prepare
+from training.provenance import ROOT, public_recipe
 from training.runs import RunSummary
 from training.sources import EncoderFolder
 from training.track import reporters, tracked

@@ -6,9 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,12 @@ from rich.console import Console
 
 from cli.app import main
 from tests.training import tiny
-from training.errors import RecipeInvalid, TrainingError
-from training.pipeline import ROOT, public_recipe
-from training.recipe import Recipe, Search, load_recipe
-from training.tune import OneTakesIt, check_space, grid_values, space_of, tune, with_values
+from tests.training.tiny import searching
+from training.errors import TrainingError
+from training.provenance import ROOT, public_recipe
+from training.recipe import Recipe, load_recipe
+from training.space import with_values
+from training.tune import tune
 from training.tune_report import Tuned
 
 RATES = {"learning_rate": {"choices": [5e-3, 2e-3, 1e-3]}}
@@ -38,13 +38,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe.read_text().replace("epochs = 8", "epochs = 2").replace("task =", "max_rows = 150\ntask =")
     )
     return folder
-
-
-def searching(home: Path, space: dict[str, Any], **section: Any) -> Recipe:
-    """The recipe with a `[tune]` section."""
-    recipe = load_recipe(home / "recipe.toml")
-    values = recipe.model_dump(exclude_unset=True) | {"tune": {"space": {"training": space}, **section}}
-    return Recipe.model_validate(values)
 
 
 def run(home: Path, recipe: Recipe, folder: str, **options: Any) -> Tuned:
@@ -128,9 +121,9 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.training.test_tune import WIDE, run, searching
-from training import tune
+from training import trial
 
-plain = tune._Watch.on_evaluate
+plain = trial.Watch.on_evaluate
 def killer(self, args, state, control, metrics, **rest):
     plain(self, args, state, control, metrics, **rest)
     if self._trial.number == 1:
@@ -138,8 +131,8 @@ def killer(self, args, state, control, metrics, **rest):
 def after_save(self, args, state, control, **_):
     if getattr(self, "dying", False) and (Path(args.output_dir) / f"checkpoint-{state.global_step}").is_dir():
         os.kill(os.getpid(), signal.SIGKILL)
-tune._Watch.on_evaluate = killer
-tune._Watch.on_save = after_save
+trial.Watch.on_evaluate = killer
+trial.Watch.on_save = after_save
 home = Path(sys.argv[1])
 run(home, searching(home, WIDE, sampler="random"), "killed", trials=3)
 """
@@ -180,68 +173,6 @@ def test_a_second_run_of_the_same_study_is_refused(grid: Tuned, home: Path) -> N
         run(home, searching(home, RATES, sampler="grid"), "grid")
 
 
-@pytest.mark.parametrize(
-    ("space", "section", "sentence"),
-    [
-        ({"lerning_rate": {"choices": [1]}}, {}, r"training\.lerning_rate: unknown key"),
-        ({"learning_rate": {"low": 0.1, "high": 2.0}}, {}, r"training\.learning_rate: .*less than or equal to 1"),
-        ({"optimizer": {"choices": ["adamw", "adam"]}}, {}, r"training\.optimizer: .*'adamw'"),
-        ({"seed": {"choices": [1, 2]}}, {}, r"tune\.space\.training\.seed: is not for tuning"),
-        (
-            {"dropout": {"low": 0.0, "high": 0.3}},
-            {"sampler": "grid"},
-            r"tune\.space\.training\.dropout: a grid needs choices, or a step",
-        ),
-    ],
-)
-def test_a_space_that_makes_no_sense_is_refused_by_field(
-    home: Path, space: dict[str, Any], section: dict[str, Any], sentence: str
-) -> None:
-    with pytest.raises(RecipeInvalid, match=sentence):
-        check_space(searching(home, space, **section))
-
-
-@pytest.mark.parametrize(
-    ("search", "sentence"),
-    [
-        ({}, "either choices, or low and high"),
-        ({"choices": [1], "low": 1}, "either choices, or low and high"),
-        ({"low": 1}, "a high that is not smaller"),
-        ({"low": 2, "high": 1}, "a high that is not smaller"),
-        ({"low": 0, "high": 1, "log": True}, "log needs a low above 0"),
-        ({"low": 1, "high": 2, "steps": 1}, "unknown key"),
-    ],
-)
-def test_a_search_that_makes_no_sense_is_refused_when_it_is_read(search: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(RecipeInvalid, match=rf"tune\.space\.training\.batch_size.*{sentence}"):
-        tiny.recipe(tune={"space": {"training": {"batch_size": search}}})
-
-
-def test_latency_is_not_measured_beside_other_trials(home: Path) -> None:
-    with pytest.raises(RecipeInvalid, match=r"tune\.latency: needs one job"):
-        check_space(searching(home, RATES, latency=True), jobs=2)
-
-
-def test_steps_end_where_the_grid_ends() -> None:
-    assert grid_values(Search(low=0.0, high=0.3, step=0.1)) == [0.0, 0.1, 0.2, 0.3]
-    assert grid_values(Search(low=1, high=6, step=2)) == [1, 3, 5]
-    assert grid_values(Search(choices=("a", "b"))) == ["a", "b"]
-
-
-def test_the_default_space_fits_the_bundled_recipe() -> None:
-    recipe = load_recipe("sentiment")
-    check_space(recipe)
-    assert "training.learning_rate" in space_of(recipe)
-
-
-def test_encoders_that_are_folders_start_at_the_recipe(home: Path) -> None:
-    path = home / "encoders.toml"
-    text = (home / "recipe.toml").read_text()
-    path.write_text(text + '[tune.space.encoder]\nname = { choices = ["encoder", "other"] }\n')
-    choices = space_of(load_recipe(path))["encoder.name"].choices
-    assert choices == (str(home / "encoder"), str(home / "other"))
-
-
 def test_a_study_is_nobody_elses_business_in_the_manifest(home: Path) -> None:
     assert "tune" not in public_recipe(searching(home, RATES))
     changed = with_values(searching(home, RATES), {"training.dropout": 0.2})
@@ -269,36 +200,3 @@ def test_the_command_prints_the_trials_and_the_recipe(
     assert json.loads(capsys.readouterr().out)["best"]["values"] == {"training.warmup": 0.1}
     assert in_home("tune", path, "--trials", 0) == 2
     assert in_home("tune", home / "gone.toml") == 2
-
-
-def test_every_worker_draws_from_a_seed_of_its_own(home: Path, tmp_path: Path) -> None:
-    from training.tune import _sampler
-
-    section = searching(home, RATES, sampler="random").tune
-    drawn = set()
-    for done, worker in ((0, 0), (0, 1), (0, 2), (5, 1)):
-        study = optuna.create_study(sampler=_sampler(section, done, worker))
-        drawn.add(study.ask().suggest_float("x", 0, 1))
-    assert len(drawn) == 4
-
-
-def test_of_two_workers_one_takes_up_a_trial(tmp_path: Path) -> None:
-    """SQLite lets both read that it waits: without the lock both would run it, and one find it finished."""
-    database = tmp_path / "study.db"
-    study = optuna.create_study(study_name="race", storage=OneTakesIt(database))
-    for turn in range(30):
-        study.enqueue_trial({"turn": turn})
-    numbers = [trial._trial_id for trial in study.get_trials()]
-    starts = [threading.Barrier(2) for _ in numbers]
-
-    def take() -> list[bool]:
-        storage = OneTakesIt(database)
-        taken = []
-        for number, start in zip(numbers, starts, strict=True):
-            start.wait()
-            taken.append(storage.set_trial_state_values(number, optuna.trial.TrialState.RUNNING))
-        return taken
-
-    with ThreadPoolExecutor(2) as pool:
-        one, other = (future.result() for future in [pool.submit(take), pool.submit(take)])
-    assert [sum(both) for both in zip(one, other, strict=True)] == [1] * len(numbers)

@@ -15,7 +15,8 @@ from training.candidates import parse
 from training.classifier import load_model
 from training.errors import TrainingError
 from training.finetune import fine_tune
-from training.pipeline import Line, Opened
+from training.line import Line
+from training.pipeline import Opened
 from training.prepare import prepare
 from training.sources import EncoderFolder
 from training.steps import Steps
@@ -112,3 +113,12 @@ def test_what_cannot_be_cut_leaves_nothing_behind(opened: Opened, tmp_path: Path
     with pytest.raises(TrainingError, match="cannot keep 5 of 2 layers"):
         shop.model_dir(parse("layers=5").model)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_the_sample_knows_where_its_rows_come_from(opened: Opened, tmp_path: Path) -> None:
+    """Weights by source need it."""
+    train = opened.prepared.train
+    sources = tuple(f"row {row}" for row in range(len(train)))
+    joined = replace(opened, prepared=replace(opened.prepared, train=replace(train, sources=sources)))
+    sample = workshop(joined, tmp_path)._sample
+    assert [train.texts[int(name.removeprefix("row "))] for name in sample.sources] == list(sample.texts)

@@ -4,13 +4,14 @@ import csv
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from training.data import Row, Table
-from training.recipe import Recipe, parse_recipe
+from training.recipe import Recipe, load_recipe, parse_recipe
 from training.sources import EncoderFolder
 
 GOOD = ("superb", "moving", "witty", "graceful", "radiant", "tender", "gripping", "delightful")
@@ -136,3 +137,10 @@ def project(home: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
         writer.writerows([review(row % 2, words), ("negative", "positive")[row % 2]] for row in range(300))
+
+
+def searching(home: Path, space: dict[str, Any], **section: Any) -> Recipe:
+    """The recipe in `home` with a `[tune]` section: `space` is that of `[training]`."""
+    recipe = load_recipe(home / "recipe.toml")
+    values = recipe.model_dump(exclude_unset=True) | {"tune": {"space": {"training": space}, **section}}
+    return Recipe.model_validate(values)

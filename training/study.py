@@ -1,0 +1,96 @@
+"""A study in its folder: Optuna's trials in SQLite, taken up again where they were interrupted."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import optuna
+from filelock import FileLock
+from optuna.trial import FrozenTrial, TrialState
+
+from training.recipe import Recipe, TuneSection
+from training.space import grid
+
+# Attributes of a trial: why it failed, and which interrupted one it does again.
+REASON: Final = "reason"
+_AGAIN: Final = "again"
+
+
+class OneTakesIt(optuna.storages.RDBStorage):
+    """SQLite locks no row that is read for an update, so that two workers could take up the same waiting trial."""
+
+    def __init__(self, database: Path) -> None:
+        super().__init__(f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": 60}})
+        self._taking = FileLock(database.with_suffix(".lock"))
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """False where another worker was first."""
+        with self._taking:
+            return super().set_trial_state_values(trial_id, state, values)
+
+
+def open_study(recipe: Recipe, folder: Path, worker: int = 0) -> optuna.Study:
+    """The study in its folder, made on the first call. Every worker draws from a seed of its own."""
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    section = recipe.tune
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = OneTakesIt(folder.resolve() / "study.db")
+    directions = [direction(section.objective)]
+    if section.latency:
+        directions.append("minimize")
+    study = optuna.create_study(
+        study_name=recipe.name,
+        storage=storage,
+        directions=directions,
+        load_if_exists=True,
+        pruner=_pruner(section),
+    )
+    study.sampler = sampler_of(section, len(study.trials), worker)
+    return study
+
+
+def direction(objective: str) -> Literal["maximize", "minimize"]:
+    """Which way an objective is better."""
+    return "maximize" if objective == "accuracy" else "minimize"
+
+
+def _pruner(section: TuneSection) -> optuna.pruners.BasePruner:
+    if not section.prune:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=section.warmup_trials)
+
+
+def sampler_of(section: TuneSection, done: int, worker: int) -> optuna.samplers.BaseSampler:
+    """A sampler that proposes neither what a parallel worker does nor what it did before it was killed."""
+    seed = int(np.random.SeedSequence([section.seed, done, worker]).generate_state(1)[0])
+    if section.sampler == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=section.warmup_trials)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def take_up(study: optuna.Study, recipe: Recipe, wanted: int | float) -> None:
+    """Trials that were interrupted are run again, with the values they had; a grid is laid out."""
+    trials = study.get_trials(deepcopy=False)
+    taken_up = {trial.user_attrs.get(_AGAIN) for trial in trials}
+    for trial in trials:
+        if trial.state is TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.FAIL)
+        elif trial.state is not TrialState.FAIL or REASON in trial.user_attrs:
+            continue
+        if trial.number not in taken_up:
+            study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
+    if recipe.tune.sampler == "grid":
+        for cell in itertools.islice(grid(recipe), int(wanted)):
+            study.enqueue_trial(cell, skip_if_exists=True)
+
+
+def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials that are over for good. One that failed without a reason was interrupted, and another does its work."""
+    return [
+        trial
+        for trial in trials
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        or (trial.state is TrialState.FAIL and REASON in trial.user_attrs)
+    ]
