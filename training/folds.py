@@ -203,7 +203,7 @@ def compare_held_out(names: tuple[str, str], first: Validated, second: Validated
 
 
 def _label(validated: Validated, row: int) -> str:
-    return validated.labels[validated.rows.labels[row]]
+    return validated.labels[int(validated.rows.labels[row])]
 
 
 def _over_folds(
