@@ -1,7 +1,5 @@
 import contextlib
-import json
 import os
-import queue
 import signal
 import socket
 import subprocess
@@ -18,9 +16,9 @@ from artifact.repository import Artifact
 from inference.model import Model
 from service.server import _alone
 from tests.service.fakes import PATIENCE_SECONDS, GatedBackend, accepts, loading, running
+from tests.service.started import ROOT, Started, started
 from tests.tiny_artifact import publish_tiny
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
 from artifact.errors import SlipwayError
@@ -34,58 +32,12 @@ except SlipwayError as error:
 """
 
 
-@dataclass
-class Process:
-    """A real `serve` in a process of its own; its log lines are read as they come."""
-
-    handle: "subprocess.Popen[str]"
-    lines: "queue.Queue[dict[str, object] | None]" = field(default_factory=queue.Queue)
-    url: str = ""
-
-    def read(self) -> None:
-        assert self.handle.stderr is not None
-        for line in self.handle.stderr:
-            with contextlib.suppress(ValueError):
-                self.lines.put(json.loads(line))
-        self.lines.put(None)
-
-    def wait_for(self, event: str) -> dict[str, object]:
-        """The next log line of that event."""
-        while True:
-            line = self.lines.get(timeout=PATIENCE_SECONDS)
-            assert line is not None, f"it ended before {event!r}"
-            if line["event"] == event:
-                return line
-
-    def signal(self, number: signal.Signals) -> None:
-        self.handle.send_signal(number)
-
-    def status(self) -> int:
-        return self.handle.wait(PATIENCE_SECONDS)
-
-
 @contextlib.contextmanager
-def process(repository: Path, **settings: object) -> Iterator[Process]:
-    """Start it, wait until it listens; make sure that it is gone afterwards."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLIPWAY_")}
-    given: dict[str, object] = {"repository": repository, "port": 0, **settings}
-    environment |= {f"SLIPWAY_{name.upper()}": str(value) for name, value in given.items()}
-    handle = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM], stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
-    )
-    started = Process(handle)
-    reader = threading.Thread(target=started.read)
-    reader.start()
-    try:
-        started.url = str(started.wait_for("listening")["url"])
-        yield started
-    finally:
-        if handle.poll() is None:
-            handle.kill()
-        handle.wait(PATIENCE_SECONDS)
-        reader.join(PATIENCE_SECONDS)
-        if handle.stderr is not None:
-            handle.stderr.close()
+def process(repository: Path, **settings: object) -> Iterator[Started]:
+    """A real `serve` in a process of its own."""
+    given = {"repository": repository, "port": 0, **settings}
+    with started(Started, PROGRAM, variables={}, settings=given) as running:
+        yield running
 
 
 @dataclass
@@ -130,7 +82,7 @@ def test_a_drain_under_load_loses_nothing(repository: Path, number: signal.Signa
             thread.start()
         while any(len(load.statuses) < 5 for load in loads):
             threading.Event().wait(0.01)
-        server.signal(number)
+        server.send(number)
         status = server.status()
         for load in loads:
             load.stop.set()
@@ -197,9 +149,9 @@ def test_a_drain_that_takes_too_long_gives_up_with_status_1(repository: Path) ->
 def test_a_second_signal_stops_at_once_with_status_1(repository: Path) -> None:
     with process(repository, drain_delay_seconds=60) as server:
         server.wait_for("ready")
-        server.signal(signal.SIGTERM)
+        server.send(signal.SIGTERM)
         server.wait_for("draining")
-        server.signal(signal.SIGTERM)
+        server.send(signal.SIGTERM)
         assert server.status() == 1
 
 
@@ -207,7 +159,7 @@ def test_a_signal_while_nothing_is_loaded_stops_without_delay(tmp_path: Path) ->
     with process(tmp_path / "empty", drain_delay_seconds=60) as server:
         assert httpx.get(f"{server.url}/health/live", trust_env=False).status_code == 200
         assert httpx.get(f"{server.url}/health", trust_env=False).status_code == 503
-        server.signal(signal.SIGTERM)
+        server.send(signal.SIGTERM)
         assert server.status() == 0
 
 
@@ -231,8 +183,8 @@ def test_every_line_of_the_log_is_json_and_a_request_has_one(repository: Path) -
         server.wait_for("ready")
         sent = {"x-request-id": "find-me", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
         httpx.post(f"{server.url}/predict", json={"inputs": "good secret"}, headers=sent, trust_env=False)
-        line = server.wait_for("request")
-        server.signal(signal.SIGINT)
+        (line,) = server.wait_for("request")
+        server.send(signal.SIGINT)
         assert server.status() == 0
     assert (line["request_id"], line["trace_id"]) == ("find-me", "0af7651916cd43dd8448eb211c80319c")
     assert (line["method"], line["route"], line["status"]) == ("POST", "/predict", 200)
@@ -268,7 +220,7 @@ def test_a_model_published_later_is_picked_up_by_the_process(tmp_path: Path) -> 
         server.wait_for("no model to serve")
         publish_tiny(root)
         server.wait_for("ready")
-        server.signal(signal.SIGINT)
+        server.send(signal.SIGINT)
         assert server.status() == 0
 
 

@@ -1,7 +1,5 @@
 import contextlib
-import json
 import os
-import queue
 import re
 import signal
 import socket
@@ -11,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -20,8 +17,8 @@ import pytest
 from service.link import Link
 from service.supervisor import Worker, back_off, takers, value_folder
 from tests.service.fakes import PATIENCE_SECONDS, until
+from tests.service.started import ROOT, Line, Started, started
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
 from service.config import load_settings
@@ -71,48 +68,16 @@ try:
 finally:
     print("the parent's code")
 """
-Line = dict[str, object]
 
 
-@dataclass
-class Family:
-    """A supervisor and its workers; their log lines are read as they come."""
-
-    handle: "subprocess.Popen[str]"
-    lines: "queue.Queue[Line | None]" = field(default_factory=queue.Queue)
-    seen: list[Line] = field(default_factory=list)
-    url: str = ""
-
-    def read(self) -> None:
-        assert self.handle.stderr is not None
-        for line in self.handle.stderr:
-            with contextlib.suppress(ValueError):
-                self.lines.put(json.loads(line))
-        self.lines.put(None)
-
-    def wait_for(self, event: str, times: int = 1) -> list[Line]:
-        """The next log lines of that event."""
-        found: list[Line] = []
-        while len(found) < times:
-            line = self.lines.get(timeout=PATIENCE_SECONDS)
-            assert line is not None, f"it ended before {event!r}: {self.seen}"
-            self.seen.append(line)
-            if line["event"] == event:
-                found.append(line)
-        return found
+class Family(Started):
+    """A supervisor and its workers."""
 
     def workers(self) -> list[int]:
         """Process ids of the children that live."""
         pid = self.handle.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
         return [int(child) for child in children if _state(int(child)) != "Z"]
-
-    def end(self, number: signal.Signals = signal.SIGINT) -> int:
-        self.handle.send_signal(number)
-        return self.handle.wait(PATIENCE_SECONDS)
-
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False, verify=False)
 
 
 def _state(pid: int) -> str:
@@ -124,28 +89,11 @@ def _state(pid: int) -> str:
 
 @contextlib.contextmanager
 def family(repository: Path, program: str = PROGRAM, **settings: object) -> Iterator[Family]:
-    """Start two workers and wait until both are ready; make sure that all are gone afterwards."""
-    given: dict[str, object] = {"repository": repository, "port": 0, "workers": 2, "drain_delay_seconds": 0, **settings}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLIPWAY_")}
-    environment |= {f"SLIPWAY_{name.upper()}": str(value) for name, value in given.items()}
-    environment |= {"TMPDIR": str(repository.parent), "GATE": str(repository.parent / "gate")}
-    handle = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", program], stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
-    )
-    started = Family(handle)
-    reader = threading.Thread(target=started.read)
-    reader.start()
-    try:
-        started.url = str(started.wait_for("listening")[0]["url"])
-        yield started
-    finally:
-        if handle.poll() is None:
-            handle.kill()
-        handle.wait(PATIENCE_SECONDS)
-        reader.join(PATIENCE_SECONDS)
-        assert not reader.is_alive(), "a worker outlived its supervisor"
-        if handle.stderr is not None:
-            handle.stderr.close()
+    """Two workers and what starts them."""
+    given = {"repository": repository, "port": 0, "workers": 2, "drain_delay_seconds": 0, **settings}
+    variables: Line = {"TMPDIR": repository.parent, "GATE": repository.parent / "gate"}
+    with started(Family, program, variables=variables, settings=given) as running:
+        yield running
 
 
 def _ask(server: Family, times: int) -> None:
