@@ -13,6 +13,7 @@ when the session is made, so it costs nothing per text and nothing of a neighbou
 small in memory too, and only the rows a text needs are turned back.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from training.export import Candidate, Sources, check_loads, fuse
@@ -173,11 +173,22 @@ def _dynamic(sources: Sources, path: Path) -> onnx.ModelProto:
 
 
 def _blocks(sources: Sources) -> onnx.ModelProto:
-    quantizer = MatMulNBitsQuantizer(
+    quantizer = _block_quantizer()(
         onnx.load(sources.plain), block_size=_BLOCK, is_symmetric=True, accuracy_level=4, bits=8
     )
     quantizer.process()
     return quantizer.model.model
+
+
+def _block_quantizer() -> Any:
+    """Onnxruntime's class. Importing it sets up logging for the whole process: that is put back."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    return MatMulNBitsQuantizer
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]

@@ -1,5 +1,7 @@
 """Graphs made smaller: close to float32, smaller on disk, and the same in any company where that is promised."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,27 @@ from rich.progress import Progress
 from training.evaluate import softmax
 from training.export import CANDIDATES, Export, export_model, random_feed
 from training.lowering import PRODUCTS, STORAGE, lowered, store_weights
+from training.provenance import ROOT
 from training.sources import EncoderFolder
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 COMBINATIONS = [(products, "") for products in PRODUCTS] + [("", storage) for storage in STORAGE]
 COMBINATIONS += [("int8", storage) for storage in STORAGE] + [("int8-static", "int8"), ("int8-blocks", "int8")]
+
+
+QUIET = """
+import logging
+import sys
+from training import lowering
+
+lowering._block_quantizer()
+sys.exit(bool(logging.getLogger().handlers) or logging.getLogger().level != logging.WARNING)
+"""
+
+
+def test_logging_stays_ours() -> None:
+    """Onnxruntime's block quantizer sets up the root logger when it is imported."""
+    assert subprocess.run([sys.executable, "-c", QUIET], check=False, cwd=ROOT).returncode == 0
 
 
 def tables(width: int = 64) -> onnx.ModelProto:
