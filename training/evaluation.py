@@ -234,24 +234,25 @@ def evaluate_recipe(
     A fold that an earlier run finished is kept. Raises what loading, preparing and fine-tuning raise.
     """
     check_folds(folds)
-    named = {name: load_recipe(name) for name in (name_or_path, against) if name is not None}
-    titles = list(named) if against else [named[name_or_path].name]
-    check_labels(named[against or name_or_path].labels, named[name_or_path].labels)
+    names = [name_or_path, against] if against else [name_or_path]
+    recipes = [load_recipe(name) for name in names]
+    check_labels(recipes[-1].labels, recipes[0].labels)
+    titles = names if against else [recipes[0].name]
     try:
         with quiet(), progress_on(console) as progress:
-            ready = [_ready(title, recipe, progress) for title, recipe in zip(titles, named.values(), strict=True)]
+            ready = [_ready(title, recipe, progress) for title, recipe in zip(titles, recipes, strict=True)]
             _check_folds_hold(ready, folds)
-            places = (run_dir, run_dir and run_dir / "against")
-            validated = [
-                _in_folds(each, folds, console, progress, baseline=baseline, run_dir=place)
-                for each, place in zip(ready, places, strict=False)
+            folders = (run_dir, run_dir and run_dir / "against")
+            first, *others = [
+                _in_folds(each, folds, console, progress, baseline=baseline, run_dir=folder)
+                for each, folder in zip(ready, folders, strict=False)
             ]
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
-    if len(validated) == 1:
-        return CrossValidated(validated[0].found)
-    one, other = validated
-    return CrossValidated(one.found, other.found, compare_held_out((titles[0], titles[1]), one, other))
+    if not others:
+        return CrossValidated(first.found)
+    comparison = compare_held_out((titles[0], titles[1]), first, others[0])
+    return CrossValidated(first.found, others[0].found, comparison)
 
 
 @dataclass(frozen=True, slots=True)
