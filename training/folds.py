@@ -10,7 +10,6 @@ of them learns from, and can be compared on them in pairs.
 """
 
 import hashlib
-import itertools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -295,7 +294,7 @@ class _FineTuned(_Job):
     def scores(self, fold: int, steps: Steps) -> Floats:
         """Fine-tune on the other folds; torch's probabilities in fp32."""
         tuned = fine_tune(self.recipe, self._prepared(fold), self.encoder, self._folder(fold), self.progress)
-        texts = _chosen(self.plan.pool, self.plan.masks(fold)[2]).texts
+        texts = self.plan.pool.at(np.flatnonzero(self.plan.masks(fold)[2])).texts
         return probabilities_of(tuned, (*texts, *self.texts_elsewhere), self.progress)
 
     def clear(self, fold: int) -> None:
@@ -306,7 +305,7 @@ class _FineTuned(_Job):
         return self.run_dir / f"fold-{fold + 1}"
 
     def _prepared(self, fold: int) -> Prepared:
-        train, validation, held = (_chosen(self.plan.pool, mask) for mask in self.plan.masks(fold))
+        train, validation, held = (self.plan.pool.at(np.flatnonzero(mask)) for mask in self.plan.masks(fold))
         fingerprint = f"sha256:{key_of(self.prepared.fingerprint, self.folds, fold)}"
         return replace(self.prepared, train=train, validation=validation, test=held, fingerprint=fingerprint)
 
@@ -343,15 +342,6 @@ def _joined(one: Split, other: Split) -> Split:
         np.concatenate([one.labels, other.labels]),
         None if np.isnan(ratings).all() else ratings,
         one.sources + other.sources,
-    )
-
-
-def _chosen(split: Split, mask: Mask) -> Split:
-    return Split(
-        texts=tuple(itertools.compress(split.texts, mask)),
-        labels=split.labels[mask],
-        ratings=None if split.ratings is None else split.ratings[mask],
-        sources=tuple(itertools.compress(split.sources, mask)),
     )
 
 

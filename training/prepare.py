@@ -56,6 +56,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def at(self, rows: npt.NDArray[np.int64]) -> "Split":
+        """The rows of these numbers, in their order."""
+        return Split(
+            texts=tuple(self.texts[row] for row in rows),
+            labels=self.labels[rows],
+            ratings=None if self.ratings is None else self.ratings[rows],
+            sources=tuple(self.sources[row] for row in rows) if self.sources else (),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:

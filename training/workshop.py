@@ -80,10 +80,7 @@ class Workshop:
     def _sample(self) -> Split:
         """Rows spread evenly over the training split: enough to tell what matters in a model."""
         train = self._prepared.train
-        rows = spread(len(train), _SAMPLE_ROWS)
-        ratings = None if train.ratings is None else train.ratings[rows]
-        sources = tuple(train.sources[row] for row in rows) if train.sources else ()
-        return Split(tuple(train.texts[row] for row in rows), train.labels[rows], ratings, sources)
+        return train.at(spread(len(train), _SAMPLE_ROWS))
 
     @cached_property
     def _batches(self) -> list[Batch]:
