@@ -127,7 +127,7 @@ k8s-rules: .venv/.dev ## wrap monitoring/rules/ into the PrometheusRule of k8s/
 
 rollout-test: .venv/.train ## SIMULATED cluster: ten rolling restarts and a bad rollout under load, real processes
 	@tools/toolbox render
-	@$(BIN)/python -m tools.rollout_test
+	@$(BIN)/python -m tools.rollout_test $(ROLLOUT_FLAGS)
 
 PLOT ?= docs/images/hpa-step.png
 hpa-test: .venv/.train ## SIMULATED autoscaler under a step of load, over values measured on a real pod

@@ -2,7 +2,8 @@
 
 Real: the processes, the probes, the proxy, the clients, the signals, the times of the manifest. Simulated: the
 controller (its documented rule), the kubelet, the scheduler, the network between nodes. The last line of standard
-output is one JSON document; the exit status is 1 when a promise was broken.
+output is one JSON document; the exit status is 1 when a promise was broken. With `--any-latency` the ratio of latencies
+is said but not judged: on cores that others use, too, it says more of them than of the rollout.
 """
 
 import argparse
@@ -18,7 +19,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from artifact.repository import Repository
@@ -222,6 +225,20 @@ async def roll_bad(cluster: Cluster, spec: DeploymentSpec, bad: DeploymentSpec) 
     return window, kept and restored
 
 
+def p99_ratios(records: Sequence[Record], steady: Sequence[Window], rolling: Sequence[Window]) -> list[float]:
+    """For every two rollouts, their p99 over that of the rests before and after them.
+
+    Their median is the run's figure: one noisy neighbour spoils one of them, and would spoil a p99 over all requests.
+    """
+    ratios: list[float] = []
+    for number, (before, after) in enumerate(pairwise(steady)):
+        calm = p99([record for rest in (before, after) for record in rest.of(records)])
+        rolled = [record for window in rolling[2 * number : 2 * number + 2] for record in window.of(records)]
+        if calm and rolled:
+            ratios.append(p99(rolled) / calm)
+    return ratios
+
+
 def account(
     records: Sequence[Record], steady: Sequence[Window], rolling: Sequence[Window], stuck: Window
 ) -> dict[str, Any]:
@@ -229,17 +246,19 @@ def account(
     calm = [record for window in steady for record in window.of(records)]
     rolled = [record for window in rolling for record in window.of(records)]
     bad = stuck.of(records)
+    ratios = p99_ratios(records, steady, rolling)
     failures = [record for record in records if record.failed]
     return {
         "simulated": True,
         "rollouts": len(rolling),
         "sent": len(records),
         "failed": len(failures) - sum(record.failed for record in bad),
-        "p99_ratio": round(p99(rolled) / p99(calm), 3) if p99(calm) else None,
+        "p99_ratio": round(median(ratios), 3) if ratios else None,
         "bad_rollout_failed": sum(record.failed for record in bad),
         "sent_while_rolling": len(rolled),
         "p99_steady_seconds": round(p99(calm), 4),
         "p99_rolling_seconds": round(p99(rolled), 4),
+        "p99_ratios": [round(ratio, 2) for ratio in ratios],
         "failures": dict(Counter(f"{record.port}: {record.outcome}" for record in failures)),
         "rollout_seconds": [round(window.end - window.begin, 1) for window in rolling],
     }
@@ -258,13 +277,13 @@ def pods_report(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def broken(report: dict[str, Any]) -> list[str]:
-    """Which promises were."""
+def broken(report: dict[str, Any], *, any_latency: bool = False) -> list[str]:
+    """Which promises were; that of latency only where it is judged."""
     promises = {
         "rollouts": report["rollouts"] >= ROLLOUTS,
         "sent": report["sent"] >= LEAST_REQUESTS,
         "failed": report["failed"] == 0,
-        "p99_ratio": report["p99_ratio"] is not None and report["p99_ratio"] <= WORST_P99_RATIO,
+        "p99_ratio": report["p99_ratio"] is not None and (any_latency or report["p99_ratio"] <= WORST_P99_RATIO),
         "bad_rollout_failed": report["bad_rollout_failed"] == 0,
         "bad_rollout_kept_old_pods": report["bad_rollout_kept_old_pods"],
         "pods": not report["pods"]["killed"] and not report["pods"]["restarts"] and not report["errors"],
@@ -290,6 +309,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--models", type=Path, help="Repository to serve; without it a model of similar cost is published."
     )
     parser.add_argument("--keep", type=Path, help="Folder for every request's record and the pods' events.")
+    parser.add_argument("--any-latency", action="store_true", help="Say the ratio of latencies, do not judge it.")
     parser.add_argument("--rollouts", type=int, default=ROLLOUTS)
     parser.add_argument("--share", type=float, default=0.5, help="Load as a share of the measured capacity.")
     parser.add_argument("--rest-seconds", type=float, default=8.0)
@@ -312,7 +332,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         spec = deployment(render(options.manifests), "slipway", {"slipway": image_of_dockerfile("service")})
         report = asyncio.run(simulate(spec, never_ready(spec, folder), folder, options))
-    problems = broken(report)
+    if report["p99_ratio"] is not None:
+        verdict = "kept" if report["p99_ratio"] <= WORST_P99_RATIO else "not kept"
+        say(f"p99 while rolling over p99 at rest: {report['p99_ratio']:.2f}, at most {WORST_P99_RATIO} is {verdict}")
+    problems = broken(report, any_latency=options.any_latency)
     for name in problems:
         say(f"BROKEN: {name}")
     sys.stdout.write(f"{json.dumps(report)}\n")
