@@ -39,7 +39,7 @@ def evaluate(
     perturbed_rows: Annotated[int, typer.Option(min=0, help="Rows to change and predict again; 0 for none.")] = 500,
     recipe: Annotated[str | None, typer.Option(help="The model's recipe, where its data is a local file.")] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Cross-validate a recipe in so many folds; a finished fold is kept.")
+        str | None, typer.Option(metavar="N|sources", help="Cross-validate a recipe: N folds, or a source left out.")
     ] = None,
     baseline: Annotated[bool, typer.Option("--baseline", help="With --folds: only the frozen encoder.")] = False,
     run_dir: Annotated[Path | None, typer.Option(help="With --folds: where finished folds are kept.")] = None,
@@ -101,13 +101,14 @@ def _measured(repository: Path, target: str, against: str | None, asked: "Asked"
     return Shown(found.document(), model_tables(found), render_model(found))
 
 
-def _cross_validated(target: str, folds: int, *, against: str | None, baseline: bool, run_dir: Path | None) -> Shown:
+def _cross_validated(target: str, folds: str, *, against: str | None, baseline: bool, run_dir: Path | None) -> Shown:
     from training.evaluation import evaluate_recipe
     from training.evaluation_page import render_folds
     from training.evaluation_tables import fold_tables
+    from training.fold_plan import parse_folds
 
     console = open_console(talk=True)
-    found = evaluate_recipe(target, folds, console, against=against, baseline=baseline, run_dir=run_dir)
+    found = evaluate_recipe(target, parse_folds(folds), console, against=against, baseline=baseline, run_dir=run_dir)
     return Shown(found.document(), fold_tables(found), render_folds(found))
 
 
@@ -120,7 +121,7 @@ def _show(found: Shown, *, as_json: bool) -> None:
         console.print(part, markup=False)
 
 
-def _check_evaluate(folds: int | None, with_folds: Result, without: Result) -> None:
+def _check_evaluate(folds: str | None, with_folds: Result, without: Result) -> None:
     """Options that mean nothing together. Raises WrongUsage."""
     for option, value in (with_folds if folds is None else without).items():
         if value:

@@ -22,15 +22,8 @@ from training.data import read_table
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
-from training.folds import (
-    CrossValidation,
-    FoldPlan,
-    FoldResult,
-    Validated,
-    check_folds,
-    compare_held_out,
-    cross_validate,
-)
+from training.fold_plan import FoldPlan, Folds, check_folds
+from training.folds import CrossValidation, FoldResult, Validated, compare_held_out, cross_validate
 from training.keys import run_key
 from training.labelled import file_rows, prepared_again, reading_for, recipe_of, rows_of
 from training.page import shown
@@ -222,7 +215,7 @@ def _title(manifest: Manifest) -> str:
 
 def evaluate_recipe(
     name_or_path: str,
-    folds: int,
+    folds: Folds,
     console: Console,
     *,
     against: str | None = None,
@@ -273,7 +266,7 @@ def _ready(title: str, recipe: Recipe, progress: Progress) -> _Ready:
     return _Ready(title, recipe, encoder, prepared, rows_elsewhere(recipe, prepared, cache, progress))
 
 
-def _check_folds_hold(ready: Sequence[_Ready], folds: int) -> None:
+def _check_folds_hold(ready: Sequence[_Ready], folds: Folds) -> None:
     """Before hours of training. Raises DataInvalid for a fold without a label, EvaluationInvalid for no shared row."""
     texts = [set(FoldPlan.of(each.prepared, each.recipe, folds).pool.texts) for each in ready]
     if not set.intersection(*texts):
@@ -281,7 +274,7 @@ def _check_folds_hold(ready: Sequence[_Ready], folds: int) -> None:
 
 
 def _in_folds(
-    ready: _Ready, folds: int, console: Console, progress: Progress, *, baseline: bool, run_dir: Path | None
+    ready: _Ready, folds: Folds, console: Console, progress: Progress, *, baseline: bool, run_dir: Path | None
 ) -> Validated:
     recipe, prepared = ready.recipe, ready.prepared
     folder = run_dir or Path("runs") / recipe.name / f"folds-{run_key(recipe, prepared)[:16]}"
@@ -295,15 +288,16 @@ def _in_folds(
             folds=folds,
             baseline=baseline,
             elsewhere=ready.elsewhere,
-            on_fold=lambda fold: _say(console, f"{ready.title}, fold {fold.fold} of {folds}", fold),
+            on_fold=lambda fold: _say(console, ready.title, folds, fold),
         )
     return replace(validated, found=validated.found.model_copy(update={"recipe": ready.title}))
 
 
-def _say(console: Console, title: str, fold: FoldResult) -> None:
+def _say(console: Console, title: str, folds: Folds, fold: FoldResult) -> None:
+    part = f"without {fold.name}" if folds == "sources" else f"fold {fold.name} of {folds}"
     found = "  [dim]found finished[/dim]" if fold.found else ""
     accuracy = shown(fold.metrics["accuracy"])
-    console.print(f"[green]✓[/green] {title}  accuracy {accuracy} on {fold.rows:,} rows{found}", soft_wrap=True)
+    console.print(f"[green]✓[/green] {title}, {part}  accuracy {accuracy} on {fold.rows:,} rows{found}", soft_wrap=True)
 
 
 def write_page(path: Path, page: str) -> None:

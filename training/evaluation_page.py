@@ -1,14 +1,22 @@
 """The page of `slipway evaluate --report`: what the tables say, with plots, in one file that loads nothing."""
 
 from html import escape
+from typing import Final
 
 from training.assess_page import assessment_sections, evaluation_plots, metrics_table
 from training.charts import interval
 from training.compare import Comparison
 from training.evaluation import CrossValidated, Evaluated
 from training.evaluation_tables import comparison_sentences
-from training.folds import CrossValidation
+from training.folds import CrossValidation, FoldResult
 from training.page import METRICS, NOT_MEASURED, cards, page, section, shown, span, stacked, table
+
+_FOLDS: Final = (
+    "Folds share most of their training rows, so the interval is the corrected one of Nadeau and Bengio (2003)."
+)
+_SOURCES: Final = (
+    "Each model learned from all sources but one and answered that one. The mean, the lowest source and the highest."
+)
 
 
 def render_model(found: Evaluated) -> str:
@@ -62,11 +70,12 @@ def render_folds(found: CrossValidated) -> str:
     own = found.found
     accuracy, worst = own.mean["accuracy"], own.worst_fold
     rows = sum(fold.rows for fold in own.folds)
+    kind = "source" if own.by_source else "fold"
     boxes = cards(
         (
             ("mean accuracy", f"{accuracy.value:.3f}", span(accuracy)),
-            ("folds", str(len(own.folds)), f"{rows:,} rows, each held out once; no test row"),
-            ("worst fold", f"{worst.metrics['accuracy'].value:.3f}", f"fold {worst.fold}, {worst.rows:,} rows"),
+            (f"{kind}s", str(len(own.folds)), f"{rows:,} rows, each held out once; no test row"),
+            (f"worst {kind}", f"{worst.metrics['accuracy'].value:.3f}", f"{_fold(own, worst)}, {worst.rows:,} rows"),
         )
     )
     header = _header(f"{own.recipe}: {own.model}", f"Cross-validated on {own.data}.", boxes)
@@ -84,18 +93,21 @@ def _beside(comparison: Comparison | None) -> str:
 
 def _validated(found: CrossValidation) -> str:
     """The sections of one recipe."""
-    means = (
-        "<p>Folds share most of their training rows, so the interval is the corrected one of Nadeau and Bengio "
-        "(2003).</p>"
-        + table(("Metric", "Mean"), [(escape(METRICS[key]), shown(found.mean[key])) for key in _names(found)])
+    means = f"<p>{_SOURCES if found.by_source else _FOLDS}</p>" + table(
+        ("Metric", "Mean"), [(escape(METRICS[key]), shown(found.mean[key])) for key in _names(found)]
     )
-    parts = [(f"{found.recipe}: mean over the folds", means), (f"{found.recipe}: fold by fold", _folds(found))]
+    over, step = ("the sources", "source by source") if found.by_source else ("the folds", "fold by fold")
+    parts = [(f"{found.recipe}: mean over {over}", means), (f"{found.recipe}: {step}", _folds(found))]
     if found.sources:
         rows = [(escape(each.name), f"{each.rows:,}", shown(each.accuracy)) for each in found.sources]
         parts.append((f"{found.recipe}: by source", table(("Held-out rows of", "Rows", "Accuracy"), rows)))
     if found.elsewhere:
         parts.append((f"{found.recipe}: out of domain", _elsewhere(found)))
     return "".join(section(title, body) for title, body in parts)
+
+
+def _fold(found: CrossValidation, fold: FoldResult) -> str:
+    return fold.name if found.by_source else f"fold {fold.name}"
 
 
 def _elsewhere(found: CrossValidation) -> str:
@@ -116,7 +128,7 @@ def _folds(found: CrossValidation) -> str:
     ends = (min(each.low for each in accuracies), max(each.high for each in accuracies))
     rows = [
         (
-            str(fold.fold),
+            escape(fold.name),
             f"{fold.train_rows:,}",
             f"{fold.rows:,}",
             *(stacked(fold.metrics.get(key)) for key in _names(found)),
@@ -124,5 +136,6 @@ def _folds(found: CrossValidation) -> str:
         )
         for fold, accuracy in zip(found.folds, accuracies, strict=True)
     ]
-    head = ("Fold", "Trained on", "Rows", *(escape(METRICS[key]) for key in _names(found)), "Accuracy")
+    first = "Left out" if found.by_source else "Fold"
+    head = (first, "Trained on", "Rows", *(escape(METRICS[key]) for key in _names(found)), "Accuracy")
     return table(head, rows, kind="metrics")

@@ -117,16 +117,15 @@ def fold_tables(found: CrossValidated) -> Iterator[RenderableType]:
 
 def _folds(found: CrossValidation) -> Iterator[RenderableType]:
     rows = sum(fold.rows for fold in found.folds)
-    yield f"{found.recipe}, {found.model}: {len(found.folds)} folds over {rows:,} rows of {found.data} (no test row)"
+    kind = "sources, each left out once," if found.by_source else "folds"
+    yield f"{found.recipe}, {found.model}: {len(found.folds)} {kind} over {rows:,} rows of {found.data} (no test row)"
     names = [key for key in METRICS if key in found.mean]
     yield _table(
-        ["fold", "trained on", "rows", *(METRICS[key] for key in names)],
-        [
-            [str(fold.fold), f"{fold.train_rows:,}", f"{fold.rows:,}", *_values(fold.metrics, names)]
-            for fold in found.folds
-        ],
+        ["left out" if found.by_source else "fold", "trained on", "rows", *(METRICS[key] for key in names)],
+        [[fold.name, f"{fold.train_rows:,}", f"{fold.rows:,}", *_values(fold.metrics, names)] for fold in found.folds],
     )
-    yield _table(["mean over folds", "value [95%]"], [[METRICS[key], shown(found.mean[key])] for key in names])
+    over = ["mean over sources", "value (lowest to highest)"] if found.by_source else ["mean over folds", "value [95%]"]
+    yield _table(over, [[METRICS[key], shown(found.mean[key])] for key in names])
     if found.sources:
         yield _table(
             ["held-out rows of", "rows", "accuracy [95%]"],
@@ -138,7 +137,7 @@ def _folds(found: CrossValidation) -> Iterator[RenderableType]:
             [[place.name, *(shown(place.metrics.get(key)) for key in names)] for place in found.elsewhere],
         )
     worst = found.worst_fold
-    yield f"Worst fold: {worst.fold}, accuracy {shown(worst.metrics['accuracy'])}."
+    yield f"Worst {'source' if found.by_source else 'fold'}: {worst.name}, accuracy {shown(worst.metrics['accuracy'])}."
 
 
 def _values(metrics: Mapping[str, Estimate], names: Sequence[str]) -> list[str]:

@@ -3,20 +3,15 @@
     <run_dir>/fold-<i>/     the fine-tuning of fold i; removed when its scores are kept
     <run_dir>/steps/        scores of finished folds, and the baseline's embeddings
 
-Only the train and validation splits take part: the test split stays unseen, so that what is chosen by
-cross-validation can still be tested. A row's fold follows from the hash of its own text, as its split does, by bytes
-that decide nothing else. So two recipes that share rows hold out the same ones in the same fold, whatever else each
-of them learns from, and can be compared on them in pairs.
+Which rows a fold holds out: training/fold_plan.py.
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +22,10 @@ from artifact.manifest import Estimate, SliceResult
 from training.assess import SOURCE, Rows
 from training.baseline import classify, embed
 from training.compare import Comparison, check_labels, compare, in_order
-from training.errors import DataInvalid, EvaluationInvalid
+from training.errors import EvaluationInvalid
 from training.evaluate import evaluate
 from training.finetune import fine_tune, probabilities_of
+from training.fold_plan import FoldPlan, Folds
 from training.intervals import mean_over_folds, proportion
 from training.keys import run_key
 from training.prepare import Prepared, Split
@@ -38,12 +34,7 @@ from training.recipe import Recipe
 from training.sources import EncoderFolder
 from training.steps import Steps, key_of
 
-LEAST, MOST = 2, 20
-_FOLD_BYTES: Final = slice(16, 24)
-_VALIDATION_BYTES: Final = slice(24, 32)
-
 Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 OnFold = Callable[["FoldResult"], None]
 
 
@@ -57,11 +48,15 @@ class Place(BaseModel):
 
 
 class FoldResult(BaseModel):
-    """One fold: metrics on the rows it held out, and elsewhere. `found`: it had been finished by an earlier run."""
+    """One fold: metrics on the rows it held out, and elsewhere. `found`: it had been finished by an earlier run.
+
+    `name` is what it held out: the fold's number, or a source.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     fold: int
+    name: str
     train_rows: int
     rows: int
     metrics: dict[str, Estimate]
@@ -72,8 +67,9 @@ class FoldResult(BaseModel):
 class CrossValidation(BaseModel):
     """All folds, and each metric's mean over them with the interval of `intervals.mean_over_folds`.
 
-    `sources` holds the rows of all folds by where they come from, `elsewhere` each metric on data that nothing is
-    learned from: the mean over the folds' models, the lowest of them and the highest.
+    Folds `by_source` are no sample of anything: their means come with the lowest fold and the highest. `sources`
+    holds the rows of all folds by where they come from, `elsewhere` each metric on data that nothing is learned from:
+    the mean over the folds' models, the lowest of them and the highest.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +77,7 @@ class CrossValidation(BaseModel):
     recipe: str
     model: str
     data: str
+    by_source: bool = False
     folds: tuple[FoldResult, ...]
     mean: dict[str, Estimate]
     sources: tuple[SliceResult, ...] = ()
@@ -102,43 +99,6 @@ class Validated:
     scores: Floats
 
 
-@dataclass(frozen=True)
-class FoldPlan:
-    """Which of the rows are held out by which fold, and which choose its checkpoint. Shapes (rows,)."""
-
-    pool: Split
-    fold: npt.NDArray[np.int64]
-    validation: Mask
-
-    @classmethod
-    def of(cls, prepared: Prepared, recipe: Recipe, folds: int) -> "FoldPlan":
-        """Raises EvaluationInvalid for too few or too many folds, DataInvalid when one of them lacks a label."""
-        check_folds(folds)
-        pool = _joined(prepared.train, prepared.validation)
-        digests = [hashlib.sha256(text.encode()).digest() for text in pool.texts]
-        share = recipe.split.validation / (recipe.split.validation + recipe.split.train)
-        plan = cls(
-            pool=pool,
-            fold=np.array([int.from_bytes(digest[_FOLD_BYTES], "big") % folds for digest in digests]),
-            validation=np.array(
-                [int.from_bytes(digest[_VALIDATION_BYTES], "big") / 2**64 < share for digest in digests]
-            ),
-        )
-        _check_labels(plan, recipe, folds)
-        return plan
-
-    def masks(self, fold: int) -> tuple[Mask, Mask, Mask]:
-        """Rows to learn from, to choose by and to measure on."""
-        held = self.fold == fold
-        return ~held & ~self.validation, ~held & self.validation, held
-
-
-def check_folds(folds: int) -> None:
-    """Raises EvaluationInvalid for a number of folds that cannot be."""
-    if not LEAST <= folds <= MOST:
-        raise EvaluationInvalid(f"--folds {folds}: must be from {LEAST} to {MOST}")
-
-
 def cross_validate(
     recipe: Recipe,
     prepared: Prepared,
@@ -146,7 +106,7 @@ def cross_validate(
     run_dir: Path,
     progress: Progress,
     *,
-    folds: int,
+    folds: Folds,
     baseline: bool = False,
     elsewhere: Sequence[Rows] = (),
     on_fold: OnFold = lambda _: None,
@@ -158,11 +118,12 @@ def cross_validate(
     any case.
     """
     plan = FoldPlan.of(prepared, recipe, folds)
+    by_source = folds == "sources"
     places = tuple(rows for rows in elsewhere if rows.texts)
     kind = _Baseline if baseline else _FineTuned
-    job = kind(recipe, prepared, encoder, run_dir, progress, plan, folds, places)
+    job = kind(recipe, prepared, encoder, run_dir, progress, plan, places)
     results, scores = [], np.zeros((len(plan.pool), len(recipe.labels)))
-    for fold in range(folds):
+    for fold in range(len(plan.names)):
         result, scores[plan.fold == fold] = job.result(fold)
         results.append(result)
         on_fold(result)
@@ -170,9 +131,10 @@ def cross_validate(
         recipe=recipe.name,
         model=job.title,
         data=prepared.name,
+        by_source=by_source,
         folds=tuple(results),
-        mean=_over_folds([each.metrics for each in results], mean_over_folds),
-        sources=_by_source(plan.pool, scores),
+        mean=_over_folds([each.metrics for each in results], _range if by_source else mean_over_folds),
+        sources=() if by_source else _by_source(plan.pool, scores),
         elsewhere=tuple(
             Place(name=rows.name, metrics=_over_folds([each.elsewhere[at].metrics for each in results], _range))
             for at, rows in enumerate(places)
@@ -237,7 +199,6 @@ class _Job:
     run_dir: Path
     progress: Progress
     plan: FoldPlan
-    folds: int
     elsewhere: tuple[Rows, ...]
 
     title = ""
@@ -249,7 +210,7 @@ class _Job:
 
     def result(self, fold: int) -> tuple[FoldResult, Floats]:
         """The fold's metrics, and its scores of the rows it held out, from kept scores where there are any."""
-        steps, name = Steps(self.run_dir / "steps"), f"{self.title}-{self.folds}-fold-{fold}"
+        steps, name = Steps(self.run_dir / "steps"), f"{self.title}-{self.plan.folds}-fold-{fold}"
         train, validation, held = self.plan.masks(fold)
         labels = self.plan.pool.labels[held]
         scores = steps.load_array(name, self._key(fold))
@@ -261,6 +222,7 @@ class _Job:
         own, *others = np.split(scores, ends[:-1])
         result = FoldResult(
             fold=fold + 1,
+            name=self.plan.names[fold],
             train_rows=int((train | validation).sum()),
             rows=len(labels),
             metrics=self._metrics(own, labels),
@@ -277,7 +239,7 @@ class _Job:
 
     def _key(self, fold: int) -> str:
         # Not the code, which the steps of a pipeline are keyed by: a fold is kept on the terms of a fine-tuning.
-        parts = [run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, self.folds, fold]
+        parts = [run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, self.plan.folds, fold]
         return key_of(*parts, *([key_of(*self.texts_elsewhere)] if self.elsewhere else []))
 
     def scores(self, fold: int, steps: Steps) -> Floats:
@@ -306,7 +268,7 @@ class _FineTuned(_Job):
 
     def _prepared(self, fold: int) -> Prepared:
         train, validation, held = (self.plan.pool.at(np.flatnonzero(mask)) for mask in self.plan.masks(fold))
-        fingerprint = f"sha256:{key_of(self.prepared.fingerprint, self.folds, fold)}"
+        fingerprint = f"sha256:{key_of(self.prepared.fingerprint, self.plan.folds, fold)}"
         return replace(self.prepared, train=train, validation=validation, test=held, fingerprint=fingerprint)
 
 
@@ -331,28 +293,3 @@ class _Baseline(_Job):
                 found = embed(self.encoder, texts, section.row_tokens, self.progress)
             steps.save_array("embeddings", key, found)
         return found
-
-
-def _joined(one: Split, other: Split) -> Split:
-    ratings = np.concatenate(
-        [np.full(len(split), np.nan) if split.ratings is None else split.ratings for split in (one, other)]
-    )
-    return Split(
-        one.texts + other.texts,
-        np.concatenate([one.labels, other.labels]),
-        None if np.isnan(ratings).all() else ratings,
-        one.sources + other.sources,
-    )
-
-
-def _check_labels(plan: FoldPlan, recipe: Recipe, folds: int) -> None:
-    """A fold without a label cannot be learned from or measured on."""
-    for fold in range(folds):
-        for mask, part in zip(plan.masks(fold), ("training rows", "validation rows", "held-out rows"), strict=True):
-            absent = set(range(len(recipe.labels))) - set(plan.pool.labels[mask].tolist())
-            if absent:
-                missing = ", ".join(recipe.labels[index] for index in sorted(absent))
-                raise DataInvalid(
-                    f"fold {fold + 1} of {folds}: its {int(mask.sum())} {part} hold no row labelled {missing}; "
-                    "take fewer folds or more rows"
-                )

@@ -42,11 +42,19 @@ def validated(*, beside: bool = False) -> CrossValidated:
     return CrossValidated(_folds("tiny"), _folds("other"), comparison)
 
 
+def left_out() -> CrossValidated:
+    """The same of three sources, each left out once."""
+    own = _folds("tiny")
+    named = tuple(fold.model_copy(update={"name": f"<source {fold.name}>"}) for fold in own.folds)
+    return CrossValidated(own.model_copy(update={"folds": named, "by_source": True, "sources": ()}))
+
+
 def _folds(recipe: str) -> CrossValidation:
     values = (0.8, 0.7, 0.9)
     folds = tuple(
         FoldResult(
             fold=number,
+            name=str(number),
             train_rows=200,
             rows=100,
             metrics={"accuracy": Estimate(value=value, low=value - 0.05, high=value + 0.05)},

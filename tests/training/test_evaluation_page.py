@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.training.made_evaluations import evaluated, validated
+from tests.training.made_evaluations import evaluated, left_out, validated
 from tests.training.test_report import Page
 from training.evaluation_page import render_folds, render_model
 
@@ -51,6 +51,15 @@ def test_folds_are_drawn_and_listed() -> None:
     assert "<films>" in text
     assert "0.590 to 0.640" in text
     assert "McNemar" not in text
+
+
+def test_sources_left_out_are_named() -> None:
+    text = Page(render_folds(left_out())).text
+    assert "source by source" in text
+    assert "Each model learned from all sources but one" in text
+    assert "<source 2>, 100 rows" in text
+    assert "<source 3>" in text
+    assert "Nadeau" not in text
 
 
 def test_a_recipe_beside_another_is_compared_on_what_both_hold_out() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
 
-from tests.training.made_evaluations import evaluated, validated
+from tests.training.made_evaluations import evaluated, left_out, validated
 from training.evaluation_tables import fold_tables, model_tables
 
 
@@ -50,6 +50,15 @@ def test_folds() -> None:
     assert "<films>" in shown
     assert "0.610 (0.590 to 0.640)" in shown
     assert "McNemar" not in shown
+
+
+def test_sources_left_out_are_named_and_their_mean_has_no_interval() -> None:
+    shown = printed(fold_tables(left_out()))
+    assert "3 sources, each left out once, over 300 rows" in shown
+    assert "value (lowest to highest)" in shown
+    assert "<source 3>" in shown
+    assert "Worst source: <source 2>, accuracy 0.700 (0.650 to 0.750)." in shown
+    assert "mean over folds" not in shown
 
 
 def test_two_recipes_in_the_same_folds() -> None:

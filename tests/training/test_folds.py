@@ -11,7 +11,7 @@ from rich.progress import Progress
 from tests.training import tiny
 from training.assess import Rows
 from training.errors import DataInvalid, EvaluationInvalid
-from training.folds import CrossValidation, FoldPlan, FoldResult, Validated, compare_held_out, cross_validate
+from training.folds import CrossValidation, FoldResult, Validated, compare_held_out, cross_validate
 from training.prepare import Prepared, Split, prepare
 from training.recipe import Recipe
 from training.sources import EncoderFolder
@@ -32,32 +32,6 @@ def recipe() -> Recipe:
 def prepared(recipe: Recipe) -> Prepared:
     with Progress(disable=True) as progress:
         return prepare(tiny.table(), recipe, progress)
-
-
-def test_every_row_but_the_test_split_is_held_out_once(prepared: Prepared, recipe: Recipe) -> None:
-    plan = FoldPlan.of(prepared, recipe, FOLDS)
-    assert set(plan.pool.texts) == set(prepared.train.texts) | set(prepared.validation.texts)
-    held = np.stack([plan.masks(fold)[2] for fold in range(FOLDS)])
-    assert held.sum(axis=0).tolist() == [1] * len(plan.pool)
-    for fold in range(FOLDS):
-        assert np.stack(plan.masks(fold)).sum(axis=0).tolist() == [1] * len(plan.pool)
-
-
-def test_a_row_keeps_its_fold_when_others_come(recipe: Recipe, prepared: Prepared, progress: Progress) -> None:
-    more = prepare(tiny.table(400), recipe, progress)
-    folds = [
-        dict(zip(plan.pool.texts, plan.fold.tolist(), strict=True))
-        for plan in (FoldPlan.of(prepared, recipe, FOLDS), FoldPlan.of(more, recipe, FOLDS))
-    ]
-    both = folds[0].keys() & folds[1].keys()
-    assert len(both) > 200
-    assert all(folds[0][text] == folds[1][text] for text in both)
-
-
-@pytest.mark.parametrize("folds", [-1, 0, 1, 21])
-def test_a_number_of_folds_that_cannot_be(prepared: Prepared, recipe: Recipe, folds: int) -> None:
-    with pytest.raises(EvaluationInvalid, match="must be from 2 to 20"):
-        FoldPlan.of(prepared, recipe, folds)
 
 
 def test_a_fold_without_a_label_is_said_before_any_work(
@@ -207,16 +181,45 @@ def test_recipes_that_cannot_be_compared(second: Validated, sentence: str) -> No
         compare_held_out(("a", "b"), answered(rows_named("film"), 1.0), second)
 
 
-def test_held_out_rows_are_counted_by_source(
-    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path
-) -> None:
+def by_length(prepared: Prepared) -> Prepared:
+    """As if long texts came from one source and short ones from another."""
+
     def named(split: Split) -> Split:
         return replace(split, sources=tuple("long" if len(text) > 50 else "short" for text in split.texts))
 
-    joined = replace(prepared, train=named(prepared.train), validation=named(prepared.validation))
+    return replace(prepared, train=named(prepared.train), validation=named(prepared.validation))
+
+
+def test_held_out_rows_are_counted_by_source(
+    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path
+) -> None:
+    joined = by_length(prepared)
     found, _ = validated(recipe, joined, encoder, tmp_path, baseline=True)
     pool = (*joined.train.sources, *joined.validation.sources)
     assert {each.name: each.rows for each in found.found.sources} == dict(Counter(pool))
     right = found.scores.argmax(axis=1) == found.rows.labels
     for each in found.found.sources:
         assert each.accuracy.value == pytest.approx(right[np.array(found.rows.sources) == each.name].mean())
+
+
+def test_each_source_is_answered_by_a_model_of_the_others(
+    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    joined = by_length(prepared)
+    told: list[FoldResult] = []
+    for _ in range(2):
+        validated = cross_validate(
+            recipe, joined, encoder, tmp_path, progress, folds="sources", baseline=True, on_fold=told.append
+        )
+    counted = Counter((*joined.train.sources, *joined.validation.sources))
+    assert [(fold.name, fold.rows, fold.train_rows) for fold in told[:2]] == [
+        ("long", counted["long"], counted["short"]),
+        ("short", counted["short"], counted["long"]),
+    ]
+    assert [fold.found for fold in told] == [False, False, True, True]
+    found = validated.found
+    assert found.by_source
+    assert found.sources == ()
+    accuracies = [fold.metrics["accuracy"].value for fold in found.folds]
+    mean = found.mean["accuracy"]
+    assert (mean.low, mean.value, mean.high) == pytest.approx((min(accuracies), np.mean(accuracies), max(accuracies)))

@@ -1,0 +1,97 @@
+"""training/fold_plan.py: which rows are held out together."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from tests.training import tiny
+from training.errors import DataInvalid, EvaluationInvalid
+from training.fold_plan import FoldPlan, Folds, parse_folds
+from training.prepare import Prepared, Split, prepare
+from training.recipe import Recipe
+
+FOLDS = 3
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return tiny.recipe()
+
+
+@pytest.fixture(scope="module")
+def prepared(recipe: Recipe) -> Prepared:
+    with Progress(disable=True) as progress:
+        return prepare(tiny.table(), recipe, progress)
+
+
+def spread(prepared: Prepared, *sources: str) -> Prepared:
+    """The rows as if they came from `sources` in turn."""
+
+    def named(split: Split) -> Split:
+        return replace(split, sources=tuple(sources[row % len(sources)] for row in range(len(split))))
+
+    return replace(prepared, train=named(prepared.train), validation=named(prepared.validation))
+
+
+def test_every_row_but_the_test_split_is_held_out_once(prepared: Prepared, recipe: Recipe) -> None:
+    plan = FoldPlan.of(prepared, recipe, FOLDS)
+    assert set(plan.pool.texts) == set(prepared.train.texts) | set(prepared.validation.texts)
+    held = np.stack([plan.masks(fold)[2] for fold in range(FOLDS)])
+    assert held.sum(axis=0).tolist() == [1] * len(plan.pool)
+    for fold in range(FOLDS):
+        assert np.stack(plan.masks(fold)).sum(axis=0).tolist() == [1] * len(plan.pool)
+
+
+def test_a_row_keeps_its_fold_when_others_come(recipe: Recipe, prepared: Prepared, progress: Progress) -> None:
+    more = prepare(tiny.table(400), recipe, progress)
+    folds = [
+        dict(zip(plan.pool.texts, plan.fold.tolist(), strict=True))
+        for plan in (FoldPlan.of(prepared, recipe, FOLDS), FoldPlan.of(more, recipe, FOLDS))
+    ]
+    both = folds[0].keys() & folds[1].keys()
+    assert len(both) > 200
+    assert all(folds[0][text] == folds[1][text] for text in both)
+
+
+@pytest.mark.parametrize("folds", [-1, 0, 1, 21])
+def test_a_number_of_folds_that_cannot_be(prepared: Prepared, recipe: Recipe, folds: int) -> None:
+    with pytest.raises(EvaluationInvalid, match="must be from 2 to 20"):
+        FoldPlan.of(prepared, recipe, folds)
+
+
+def test_by_source_each_is_held_out_whole_and_once(prepared: Prepared, recipe: Recipe) -> None:
+    plan = FoldPlan.of(spread(prepared, "tweets", "films", "news"), recipe, "sources")
+    assert plan.names == ("films", "news", "tweets")
+    for fold, name in enumerate(plan.names):
+        learned, chosen, held = plan.masks(fold)
+        assert set(np.array(plan.pool.sources)[held]) == {name}
+        assert name not in np.array(plan.pool.sources)[learned | chosen]
+        assert (learned | chosen | held).all()
+
+
+@pytest.mark.parametrize("sources", [(), ("films",)])
+def test_one_source_cannot_be_left_out(prepared: Prepared, recipe: Recipe, sources: tuple[str, ...]) -> None:
+    joined = spread(prepared, *sources) if sources else prepared
+    with pytest.raises(EvaluationInvalid, match="the recipe learns from one source only"):
+        FoldPlan.of(joined, recipe, "sources")
+
+
+def test_a_source_of_one_label_cannot_be_measured(prepared: Prepared, recipe: Recipe) -> None:
+    def named(split: Split) -> Split:
+        return replace(split, sources=tuple("praise" if label else "complaints" for label in split.labels))
+
+    joined = replace(prepared, train=named(prepared.train), validation=named(prepared.validation))
+    with pytest.raises(DataInvalid, match=r"without complaints: its \d+ training rows hold no row labelled negative$"):
+        FoldPlan.of(joined, recipe, "sources")
+
+
+@pytest.mark.parametrize(("text", "folds"), [("5", 5), ("sources", "sources"), ("1", 1)])
+def test_what_may_stand_behind_folds(text: str, folds: Folds) -> None:
+    assert parse_folds(text) == folds
+
+
+def test_what_is_neither_is_refused() -> None:
+    with pytest.raises(EvaluationInvalid, match="--folds many: must be a number from 2 to 20, or sources"):
+        parse_folds("many")
