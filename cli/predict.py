@@ -16,6 +16,7 @@ from cli.output import Result, error_document, write_json
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from artifact.repository import Artifact
     from inference.model import Model
     from inference.ticket import Ticket
 
@@ -33,7 +34,7 @@ def predict(
     repository: RepositoryFolder = Path("models"),
     model: Annotated[str | None, typer.Option(help="Model to ask. Not needed where there is only one.")] = None,
     version: Annotated[str | None, typer.Option(help="Version number or alias. Default: production.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Variant to run. Default: the model's first.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant to run. Default: what `serve` would run here.")] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut a text that is too long instead of refusing it.")
     ] = False,
@@ -51,13 +52,20 @@ def predict(
         from cli.remote import RemoteModel
 
         return _predict_all(groups, RemoteModel(url, model=model, version=version, truncate=truncate))
-    from inference.model import Model
-
-    loaded = Model.load(open_model(repository, model, version), variant=variant)
+    loaded = _load(open_model(repository, model, version), variant)
     try:
         return _predict_all(groups, LocalModel(loaded, truncate=truncate))
     finally:
         loaded.close()
+
+
+def _load(artifact: "Artifact", variant: str | None) -> "Model":
+    """The plan that the service would choose on this machine, so that both give the same answer."""
+    from artifact.files import cache_dir
+    from inference.engines import load_model, open_cache
+    from inference.plan import Wish
+
+    return load_model(artifact, cache=open_cache(cache_dir(os.environ)), wish=Wish(variant))
 
 
 def _predict_all(groups: Iterable[Group], predictor: Predictor) -> int:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from artifact.repository import Repository
+from artifact.repository import Repository, open_artifact
+from cli import predict
+from inference.engines import Choice, open_cache
+from inference.plan import candidates
 from tests.cli.command import COMMAND, ROOT, Capture, refusal_of, rows, slipway, start
 from tests.tiny_artifact import publish_tiny
 
@@ -76,6 +79,19 @@ def test_a_model_and_a_version_can_be_named(tmp_path: Path, capsys: Capture, ref
     Repository(tmp_path).set_alias("sentiment", "canary", 2)
     assert slipway("predict", "good", "--variant", "fp32", *reference, repository=tmp_path) == 0
     assert rows(capsys.readouterr().out)[0]["label"] == "positive"
+
+
+def test_the_plan_that_was_measured_here_answers_as_in_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = open_artifact(publish_tiny(tmp_path / "models")[0])
+    monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
+    cache = open_cache(tmp_path / "cache")
+    slowest = candidates(artifact.manifest, cache.cpu, cache.installed)[-1]
+    cache.write(artifact, Choice(slowest, "for a test"), [])
+    model = predict._load(artifact, None)
+    model.close()
+    assert (model.plan, model.why) == (slowest, "for a test")
 
 
 def test_an_artifact_whose_golden_inputs_fail_answers_nothing(tmp_path: Path, capsys: Capture) -> None:
