@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +54,16 @@ def read_table(recipe: Recipe, cache: Path, progress: Progress) -> Table:
     if not isinstance(recipe.data, JoinedData):
         return read_source(recipe.labels, recipe.data, cache, progress)
     tables = [read_source(recipe.labels, source, cache, progress) for source in recipe.data.sources]
-    return _joined(tables, rated_alike=bool(recipe.data.thresholds))
+    return _joined(_told_apart(tables), rated_alike=bool(recipe.data.thresholds))
+
+
+def _told_apart(tables: Sequence[Table]) -> list[Table]:
+    """A name that came before gets a number: two folders' files may be called the same, and mean two sources."""
+    names = [table.name for table in tables]
+    before = [names[:place].count(name) for place, name in enumerate(names)]
+    return [
+        replace(table, name=f"{table.name} ({n + 1})") if n else table for table, n in zip(tables, before, strict=True)
+    ]
 
 
 def _joined(tables: Sequence[Table], *, rated_alike: bool) -> Table:

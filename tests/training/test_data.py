@@ -217,6 +217,17 @@ def test_sources_are_joined_each_with_its_own_columns(tmp_path: Path, progress: 
     )
 
 
+def test_files_of_two_folders_that_are_called_the_same_stay_two_sources(tmp_path: Path, progress: Progress) -> None:
+    sources = []
+    for folder in ("films", "parcels"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, "train.csv", f"text,label\nthe {folder} are fine,positive\n")
+        sources.append({"source": "file", "path": str(tmp_path / folder / "train.csv")})
+    table = read_table(tiny.recipe(data={"source": "joined", "sources": sources}), tmp_path, progress)
+    assert [row.source for row in table.rows] == ["train.csv", "train.csv (2)"]
+    assert table.name == "train.csv; train.csv (2)"
+
+
 OTHER = {"negative": {"at_most": 1}, "positive": {"at_least": 2}}
 
 
