@@ -12,7 +12,16 @@ from training.steps import key_of
 
 # Fields of [training] that the first runs did not have.
 _LATER: Final = frozenset(
-    {"class_weights", "optimizer", "dropout", "frozen_layers", "encoder_layers", "window_tokens", "max_text_tokens"}
+    {
+        "adversarial",
+        "class_weights",
+        "optimizer",
+        "dropout",
+        "frozen_layers",
+        "encoder_layers",
+        "window_tokens",
+        "max_text_tokens",
+    }
 )
 
 

@@ -183,6 +183,12 @@ class TrainingSection(_Part):
         )
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target spread over all labels.")
+    adversarial: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Learn each batch again from embeddings moved so far against it; doubles a step.",
+    )
     rating_sharpness: float | None = Field(
         None, gt=0, description="Two labels with ratings: target = sigmoid(sharpness * rating) instead of 0 or 1."
     )

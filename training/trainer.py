@@ -12,6 +12,7 @@ import transformers
 from rich.progress import Progress
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from training.adversarial import moved_embeddings
 from training.checkpoints import mark_complete
 from training.errors import FineTuneFailed
 from training.evaluate import softmax
@@ -63,7 +64,23 @@ class Examples(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 class ResumableTrainer(transformers.Trainer):  # type: ignore[misc]
-    """The Trainer with an order of rows, and of their windows, that survives a resume."""
+    """The Trainer with an order of rows, and of their windows, that survives a resume.
+
+    `adversarial` is how far embeddings are moved for a second look at each batch (training/adversarial.py).
+    """
+
+    def __init__(self, *, adversarial: float | None = None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._adversarial = adversarial
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One batch, forward and backward; the loss is that of the texts as they are."""
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if self._adversarial is not None:
+            with moved_embeddings(self.accelerator.unwrap_model(model), self._adversarial) as moved:
+                if moved:
+                    super().training_step(model, inputs, num_items_in_batch)
+        return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> _LengthGrouped:
         lengths = [len(example["input_ids"]) for example in self.train_dataset]

@@ -334,6 +334,17 @@ def test_the_lowest_layers_of_an_encoder_can_be_kept_alone(
     assert len(model.bert.encoder.layer) == 1
 
 
+def test_an_adversarial_run_learns_otherwise_and_is_the_same_each_time(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    made = []
+    for number, distance in enumerate((0.5, 0.5, None)):
+        recipe = tiny.recipe(training__epochs=0.3, training__adversarial=distance)
+        made.append(_bytes_of(fine_tune(recipe, prepared, encoder, tmp_path / str(number), progress)))
+    assert made[0] == made[1]
+    assert made[0] != made[2]
+
+
 @pytest.mark.parametrize("field", ["frozen_layers", "encoder_layers"])
 def test_more_layers_than_there_are_are_refused(
     field: str, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress

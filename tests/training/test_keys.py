@@ -23,7 +23,7 @@ def test_fields_that_came_later_leave_the_keys_of_earlier_runs_alone(prepared: P
     as_it_was = replace(prepared, fingerprint="sha256:0")
     assert run_key(tiny.recipe(), as_it_was) == "cf204b3265504e2382ba3eed22955d7551e559ae3b17e94803effae0b399adf9"
     others = [{"class_weights": "balanced"}, {"optimizer": "sgd"}, {"dropout": 0.1}, {"frozen_layers": 1}]
-    others.append({"encoder_layers": 1})
+    others += [{"encoder_layers": 1}, {"adversarial": 0.5}]
     keys = {run_key(tiny.recipe(training=change), as_it_was) for change in others}
     assert len(keys) == len(others)
 

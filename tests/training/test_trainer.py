@@ -22,12 +22,13 @@ from training.trainer import Collator, Examples, ResumableTrainer, Watch, argume
 LENGTHS = tuple(3 + (7 * row) % 29 for row in range(64))
 
 
-def trainer(encoder: EncoderFolder, run_dir: Path) -> ResumableTrainer:
+def trainer(encoder: EncoderFolder, run_dir: Path, adversarial: float | None = None) -> ResumableTrainer:
     """A Trainer of 64 rows of ones, of `LENGTHS`."""
-    model, tokenizer = load_encoder(encoder, tiny.recipe())
+    model, tokenizer = load_encoder(encoder, tiny.recipe(training__dropout=0.0))
     turns = [[{"input_ids": [1] * length}, {"input_ids": [2] * length}] for length in LENGTHS]
     rows = Examples(turns, np.tile(np.array([0, 1], dtype=np.float32), (len(LENGTHS), 1)))
     return ResumableTrainer(
+        adversarial=adversarial,
         model=model,
         args=arguments_of(tiny.recipe().training, "fp32", run_dir, len(rows), ()),
         train_dataset=rows,
@@ -47,6 +48,24 @@ def test_the_order_of_rows_follows_from_seed_and_epoch_alone(encoder: EncoderFol
     assert list(made._get_train_sampler()) != first
     made.state.epoch = 0.5
     assert list(made._get_train_sampler()) == first, "a run resumed within an epoch sees the same order"
+
+
+def test_a_second_look_adds_its_gradient_and_leaves_loss_and_weights_alone(
+    encoder: EncoderFolder, tmp_path: Path
+) -> None:
+    losses, slopes, tables = [], [], []
+    for distance in (None, 1e-6, 1.0):
+        transformers.set_seed(3)
+        made = trainer(encoder, tmp_path, distance)
+        embeddings = made.model.get_input_embeddings().weight
+        before = embeddings.detach().clone()
+        losses.append(float(made.training_step(made.model, next(iter(made.get_train_dataloader())))))
+        slopes.append(embeddings.grad.clone())
+        tables.append(torch.equal(embeddings, before))
+    assert losses[0] == losses[1] == losses[2]
+    assert tables == [True, True, True]
+    torch.testing.assert_close(slopes[1], 2 * slopes[0], rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(slopes[2], 2 * slopes[0], rtol=1e-2)
 
 
 def test_the_windows_of_a_text_take_turns_by_epoch(encoder: EncoderFolder, tmp_path: Path) -> None:
