@@ -346,7 +346,7 @@ class Run:
         return self._steps.save("gate", key, Verdict, verdict), key
 
     def _assess(self, judged: Manifest, gate_key: str, temperature: float | None) -> Assessment:
-        """Where the default variant is weaker, for whom, and under what changes, through the serving code."""
+        """Where the first variant is weaker, for whom, and under what changes, through the serving code."""
         places = [source.model_dump(mode="json") for source in self._recipe.elsewhere]
         key = key_of(gate_key, temperature, places)
         found = self._steps.load("assess", key, Assessment)
