@@ -2,10 +2,11 @@
 
     python -m benchmarks.train --recipe sentiment
 
-Ours is the Trainer that training/finetune.py runs, taken before its first step. Plain is transformers' own Trainer
-over the same model, rows, targets, batch size and AdamW (its groups, rates, schedule and clipping too), with what the
-Trainer does unless told otherwise: random batches padded to their longest row, fp32, and the implementation of AdamW
-that `TrainingArguments` names by default. What differs is what makes ours fast, and nothing else.
+Ours is the Trainer that training/finetune.py runs, taken before its first step and without a second look at each batch
+(`training.adversarial`), which buys accuracy with time. Plain is transformers' own Trainer over the same model, rows,
+targets, batch size and AdamW (its groups, rates, schedule and clipping too), with what the Trainer does unless told
+otherwise: random batches padded to their longest row, fp32, and the implementation of AdamW that `TrainingArguments`
+names by default. What differs is what makes ours fast, and nothing else.
 
 Speed: both train the first steps of a run from the pretrained weights, by turns, each turn with a seed of its own. A
 turn is as many steps as rows are grouped by length at a time, so it holds short and long batches as an epoch does.
@@ -267,13 +268,10 @@ def measure_quality(material: Material, epochs: float, progress: Progress) -> di
 
 
 def measure(material: Material, turns: int, steps: int, epochs: float, progress: Progress) -> dict[str, Any]:
-    """Speed, then quality. The precision is decided once, so that every turn trains in the same.
-
-    A recipe's second look at each batch is left out: it buys accuracy with time, and plain has none.
-    """
+    """Speed, then quality. The precision is decided once, so that every turn trains in the same."""
     ours = our_trainer(material)
     precision = "bf16" if ours.args.bf16 else "fp16" if ours.args.fp16 else "fp32"
-    fixed = material.changed(precision=precision, adversarial=None)
+    fixed = material.changed(precision=precision)
     section = material.recipe.training
     return {
         **speed_figures(*measure_speed(fixed, turns, steps, progress)),
@@ -311,10 +309,11 @@ def _accuracy(result: Mapping[str, Any], name: str) -> str:
 
 
 def read_material(name: str, folder: Path, progress: Progress) -> Material:
-    """Data and encoder of a recipe. Raises SlipwayError where `slipway train` would."""
+    """Data and encoder of a recipe, which looks at each batch once. Raises SlipwayError where `slipway train` would."""
     recipe, cache = load_recipe(name), cache_dir(os.environ)
     encoder = fetch_encoder(recipe.encoder, cache, progress)
-    return Material(recipe, prepare(read_table(recipe, cache, progress), recipe, progress), encoder, folder)
+    material = Material(recipe, prepare(read_table(recipe, cache, progress), recipe, progress), encoder, folder)
+    return material.changed(adversarial=None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

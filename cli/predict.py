@@ -34,7 +34,7 @@ def predict(
     repository: RepositoryFolder = Path("models"),
     model: Annotated[str | None, typer.Option(help="Model to ask. Not needed where there is only one.")] = None,
     version: Annotated[str | None, typer.Option(help="Version number or alias. Default: production.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Variant to run. Default: what `serve` would run here.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant to run. Default: as `serve` chooses here.")] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut a text that is too long instead of refusing it.")
     ] = False,
@@ -60,7 +60,7 @@ def predict(
 
 
 def _load(artifact: "Artifact", variant: str | None) -> "Model":
-    """The plan that the service would choose on this machine, so that both give the same answer."""
+    """The plan that `serve` would choose here if nobody had set one, so that both give the same answer."""
     from artifact.files import cache_dir
     from inference.engines import load_model, open_cache
     from inference.plan import Wish

@@ -10,40 +10,33 @@ from contextlib import contextmanager
 import torch
 import transformers
 
-from training.errors import RecipeInvalid
-from training.recipe import TrainingSection
-
-
-def check_adversarial(model: transformers.PreTrainedModel, section: TrainingSection) -> None:
-    """Raises RecipeInvalid where nothing can be moved: the table of embeddings is not trained."""
-    if section.adversarial is not None and not _table(model).requires_grad:
-        raise RecipeInvalid(
-            "training.adversarial: needs embeddings that are trained; training.frozen_layers leaves none"
-        )
-
 
 @contextmanager
-def moved_embeddings(model: transformers.PreTrainedModel, distance: float) -> Iterator[bool]:
+def moved_embeddings(
+    model: transformers.PreTrainedModel, distance: float, before: torch.Tensor | None = None
+) -> Iterator[bool]:
     """The table moved by `distance` (L2, over the whole table) along its gradient, and put back after.
 
-    False, and nothing moved, where there is no gradient to follow: it is zero or not finite.
+    `before` is the gradient that was there already, of other batches of the same step. False, and nothing moved, where
+    there is no gradient to follow: it is zero or not finite.
     """
-    table = _table(model)
-    slope = torch.zeros(1) if table.grad is None else table.grad
+    table = embeddings(model)
+    slope = torch.zeros(1) if table.grad is None else table.grad if before is None else table.grad - before
     norm = slope.norm().item()
     if not 0 < norm < float("inf"):
         yield False
         return
-    before = table.detach().clone()
+    kept = table.detach().clone()
     with torch.no_grad():
         table.add_(slope, alpha=distance / norm)
     try:
         yield True
     finally:
         with torch.no_grad():
-            table.copy_(before)
+            table.copy_(kept)
 
 
-def _table(model: transformers.PreTrainedModel) -> torch.nn.Parameter:
+def embeddings(model: transformers.PreTrainedModel) -> torch.nn.Parameter:
+    """The table of shape (words, width) that tokens are looked up in."""
     weight: torch.nn.Parameter = model.get_input_embeddings().weight
     return weight

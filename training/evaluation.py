@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from artifact.files import cache_dir, write_atomically
@@ -268,9 +269,17 @@ def _ready(title: str, recipe: Recipe, progress: Progress) -> _Ready:
 
 def _check_folds_hold(ready: Sequence[_Ready], folds: Folds) -> None:
     """Before hours of training. Raises DataInvalid for a fold without a label, EvaluationInvalid for no shared row."""
-    texts = [set(FoldPlan.of(each.prepared, each.recipe, folds).pool.texts) for each in ready]
+    texts = [set(_plan(each, folds).pool.texts) for each in ready]
     if not set.intersection(*texts):
         raise EvaluationInvalid(f"--against {ready[-1].title}: it shares no row with {ready[0].title}")
+
+
+def _plan(ready: _Ready, folds: Folds) -> FoldPlan:
+    """Raises as `FoldPlan.of`, naming the recipe."""
+    try:
+        return FoldPlan.of(ready.prepared, ready.recipe, folds)
+    except TrainingError as error:
+        raise type(error)(f"{ready.title}: {error.message}") from error
 
 
 def _in_folds(
@@ -297,7 +306,9 @@ def _say(console: Console, title: str, folds: Folds, fold: FoldResult) -> None:
     part = f"without {fold.name}" if folds == "sources" else f"fold {fold.name} of {folds}"
     found = "  [dim]found finished[/dim]" if fold.found else ""
     accuracy = shown(fold.metrics["accuracy"])
-    console.print(f"[green]✓[/green] {title}, {part}  accuracy {accuracy} on {fold.rows:,} rows{found}", soft_wrap=True)
+    console.print(
+        f"[green]✓[/green] {escape(title)}, {part}  accuracy {accuracy} on {fold.rows:,} rows{found}", soft_wrap=True
+    )
 
 
 def write_page(path: Path, page: str) -> None:

@@ -3,6 +3,7 @@
 from html import escape
 from typing import Final
 
+from artifact.manifest import Estimate
 from training.assess_page import assessment_sections, evaluation_plots, metrics_table
 from training.charts import interval
 from training.compare import Comparison
@@ -73,7 +74,7 @@ def render_folds(found: CrossValidated) -> str:
     kind = "source" if own.by_source else "fold"
     boxes = cards(
         (
-            ("mean accuracy", f"{accuracy.value:.3f}", span(accuracy)),
+            ("mean accuracy", f"{accuracy.value:.3f}", _reach(accuracy) if own.by_source else span(accuracy)),
             (f"{kind}s", str(len(own.folds)), f"{rows:,} rows, each held out once; no test row"),
             (f"worst {kind}", f"{worst.metrics['accuracy'].value:.3f}", f"{_fold(own, worst)}, {worst.rows:,} rows"),
         )
@@ -104,6 +105,10 @@ def _validated(found: CrossValidation) -> str:
     if found.elsewhere:
         parts.append((f"{found.recipe}: out of domain", _elsewhere(found)))
     return "".join(section(title, body) for title, body in parts)
+
+
+def _reach(estimate: Estimate) -> str:
+    return f"lowest {estimate.low:.3f}, highest {estimate.high:.3f}"
 
 
 def _fold(found: CrossValidation, fold: FoldResult) -> str:

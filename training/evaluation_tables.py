@@ -111,7 +111,8 @@ def fold_tables(found: CrossValidated) -> Iterator[RenderableType]:
     yield from _folds(found.found)
     if found.other is not None and found.comparison is not None:
         yield from _folds(found.other)
-        yield f"The {found.comparison.rows:,} rows that both hold out, in the same folds:"
+        together = "" if found.found.by_source else ", in the same folds"
+        yield f"The {found.comparison.rows:,} rows that both hold out{together}:"
         yield from _comparison(found.comparison)
 
 

@@ -24,7 +24,6 @@ import transformers
 from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
 
-from training.adversarial import check_adversarial
 from training.checkpoints import checkpoints_in, last_complete_checkpoint, step_of
 from training.classifier import load_model, load_tokenizer, max_input_tokens, predict_logits, text_limit
 from training.encoder import load_encoder
@@ -213,7 +212,6 @@ class _Job:
         train = Examples(turns, soft_targets(self._prepared.train, self._recipe))
         validation, owners = self._validation(tokenizer, positions)
         freeze(model, section.frozen_layers)
-        check_adversarial(model, section)
         trainer = ResumableTrainer(
             adversarial=section.adversarial,
             model=model,

@@ -41,7 +41,7 @@ class FoldPlan:
 
     @classmethod
     def of(cls, prepared: Prepared, recipe: Recipe, folds: Folds) -> "FoldPlan":
-        """Raises EvaluationInvalid for too few or too many folds, DataInvalid when one of them lacks a label."""
+        """Raises EvaluationInvalid for too few or too many folds or sources, DataInvalid when one lacks a label."""
         check_folds(folds)
         pool = _joined(prepared.train, prepared.validation)
         digests = [hashlib.sha256(text.encode()).digest() for text in pool.texts]
@@ -56,6 +56,10 @@ class FoldPlan:
         """Rows to learn from, to choose by and to measure on."""
         held = self.fold == fold
         return ~held & ~self.validation, ~held & self.validation, held
+
+    def key(self, fold: int) -> tuple[object, ...]:
+        """JSON values that tell this fold from every other of the same rows."""
+        return (self.folds, fold, *(self.pool.sources if self.folds == "sources" else ()))
 
     def lacking(self, name: str, what: str) -> str:
         """A sentence about one fold that cannot be."""
@@ -88,7 +92,7 @@ def _by_hash(digests: list[bytes], folds: int) -> tuple[tuple[str, ...], npt.NDA
 def _by_source(pool: Split) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     names = sorted(set(pool.sources))
     if len(names) < LEAST:
-        raise EvaluationInvalid("--folds sources: the recipe learns from one source only; data.sources can name more")
+        raise EvaluationInvalid("--folds sources: needs two sources or more under data.sources")
     place = {name: number for number, name in enumerate(names)}
     return tuple(names), np.array([place[name] for name in pool.sources])
 

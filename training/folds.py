@@ -1,4 +1,4 @@
-"""k-fold cross-validation of a recipe: every row is held out once, and a finished fold is kept.
+"""Cross-validation of a recipe, in k folds or by source: every row is held out once, and a finished fold is kept.
 
     <run_dir>/fold-<i>/     the fine-tuning of fold i; removed when its scores are kept
     <run_dir>/steps/        scores of finished folds, and the baseline's embeddings
@@ -113,8 +113,8 @@ def cross_validate(
 ) -> Validated:
     """Fine-tune once per fold, or with `baseline` fit the frozen encoder's logistic regression once per fold.
 
-    Each fold's model also answers the rows `elsewhere`, where there are any. Raises EvaluationInvalid for a number of
-    folds that cannot be, DataInvalid when a fold lacks a label, and what fine-tuning raises; finished folds are kept in
+    Each fold's model also answers the rows `elsewhere`, where there are any. Raises EvaluationInvalid for folds that
+    cannot be, DataInvalid when a fold lacks a label, and what fine-tuning raises; finished folds are kept in
     any case.
     """
     plan = FoldPlan.of(prepared, recipe, folds)
@@ -239,7 +239,7 @@ class _Job:
 
     def _key(self, fold: int) -> str:
         # Not the code, which the steps of a pipeline are keyed by: a fold is kept on the terms of a fine-tuning.
-        parts = [run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, self.plan.folds, fold]
+        parts = [run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, *self.plan.key(fold)]
         return key_of(*parts, *([key_of(*self.texts_elsewhere)] if self.elsewhere else []))
 
     def scores(self, fold: int, steps: Steps) -> Floats:
@@ -268,7 +268,7 @@ class _FineTuned(_Job):
 
     def _prepared(self, fold: int) -> Prepared:
         train, validation, held = (self.plan.pool.at(np.flatnonzero(mask)) for mask in self.plan.masks(fold))
-        fingerprint = f"sha256:{key_of(self.prepared.fingerprint, self.plan.folds, fold)}"
+        fingerprint = f"sha256:{key_of(self.prepared.fingerprint, *self.plan.key(fold))}"
         return replace(self.prepared, train=train, validation=validation, test=held, fingerprint=fingerprint)
 
 

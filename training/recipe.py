@@ -208,6 +208,12 @@ class TrainingSection(_Part):
             raise ValueError("max_text_tokens: must be at least window_tokens")
         return self
 
+    @model_validator(mode="after")
+    def _what_moves_is_trained(self) -> Self:
+        if self.adversarial is not None and self.frozen_layers:
+            raise ValueError("adversarial: needs embeddings that are trained, and frozen_layers keeps them")
+        return self
+
 
 class Search(_Part):
     """What one field may be in a study: some choices, or the numbers from low to high."""

@@ -12,7 +12,7 @@ import transformers
 from rich.progress import Progress
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from training.adversarial import moved_embeddings
+from training.adversarial import embeddings, moved_embeddings
 from training.checkpoints import mark_complete
 from training.errors import FineTuneFailed
 from training.evaluate import softmax
@@ -75,11 +75,19 @@ class ResumableTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """One batch, forward and backward; the loss is that of the texts as they are."""
+        if self._adversarial is None:
+            return self._pass(model, inputs, num_items_in_batch)
+        bare = self.accelerator.unwrap_model(model)
+        slope = embeddings(bare).grad
+        before = None if slope is None else slope.clone()
+        loss = self._pass(model, inputs, num_items_in_batch)
+        with moved_embeddings(bare, self._adversarial, before) as moved:
+            if moved:
+                self._pass(model, inputs, num_items_in_batch)
+        return loss
+
+    def _pass(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        if self._adversarial is not None:
-            with moved_embeddings(self.accelerator.unwrap_model(model), self._adversarial) as moved:
-                if moved:
-                    super().training_step(model, inputs, num_items_in_batch)
         return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> _LengthGrouped:

@@ -15,6 +15,7 @@ from benchmarks import train
 from benchmarks.train import Material, Turn, our_trainer, plain_trainer, speed_figures, take_turn
 from tests.training import tiny
 from training.prepare import prepare
+from training.recipe import load_recipe
 
 QUIET = Progress(disable=True)
 
@@ -122,6 +123,15 @@ def test_the_command_ends_with_one_json_document(
     assert found["machine"]["command"].endswith("--epochs 6")
     assert "transformers" in found["machine"]["versions"]
     assert "real tokens/s" in lines[0]
+
+
+def test_no_batch_is_looked_at_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.project(tmp_path)
+    monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(recipe.read_text() + "adversarial = 0.5\n")
+    assert load_recipe(str(recipe)).training.adversarial == 0.5
+    assert train.read_material(str(recipe), tmp_path, QUIET).recipe.training.adversarial is None
 
 
 def test_a_recipe_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from artifact.repository import Repository, open_artifact
-from cli import predict
 from inference.engines import Choice, open_cache
 from inference.plan import candidates
 from tests.cli.command import COMMAND, ROOT, Capture, refusal_of, rows, slipway, start
@@ -82,16 +81,16 @@ def test_a_model_and_a_version_can_be_named(tmp_path: Path, capsys: Capture, ref
 
 
 def test_the_plan_that_was_measured_here_answers_as_in_the_service(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     artifact = open_artifact(publish_tiny(tmp_path / "models")[0])
     monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
     cache = open_cache(tmp_path / "cache")
     slowest = candidates(artifact.manifest, cache.cpu, cache.installed)[-1]
     cache.write(artifact, Choice(slowest, "for a test"), [])
-    model = predict._load(artifact, None)
-    model.close()
-    assert (model.plan, model.why) == (slowest, "for a test")
+    caplog.set_level("INFO", logger="slipway.engines")
+    assert slipway("predict", "good", repository=tmp_path / "models") == 0
+    assert [f"sentiment runs {slowest}: for a test"] == caplog.messages
 
 
 def test_an_artifact_whose_golden_inputs_fail_answers_nothing(tmp_path: Path, capsys: Capture) -> None:

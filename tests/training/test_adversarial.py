@@ -5,21 +5,15 @@ import torch
 import transformers
 
 from tests.training import tiny
-from training.adversarial import check_adversarial, moved_embeddings
+from training.adversarial import embeddings as table
+from training.adversarial import moved_embeddings
 from training.encoder import load_encoder
-from training.errors import RecipeInvalid
-from training.optimize import freeze
 from training.sources import EncoderFolder
 
 
 @pytest.fixture
 def model(encoder: EncoderFolder) -> transformers.PreTrainedModel:
     return load_encoder(encoder, tiny.recipe(training__dropout=0.0))[0]
-
-
-def table(model: transformers.PreTrainedModel) -> torch.nn.Parameter:
-    found: torch.nn.Parameter = model.get_input_embeddings().weight
-    return found
 
 
 def loss_of(model: transformers.PreTrainedModel) -> torch.Tensor:
@@ -57,8 +51,12 @@ def test_without_a_slope_nothing_moves(model: transformers.PreTrainedModel, slop
         assert torch.equal(weight, before)
 
 
-def test_embeddings_that_are_not_trained_are_refused(model: transformers.PreTrainedModel) -> None:
-    freeze(model, 1)
-    check_adversarial(model, tiny.recipe().training)
-    with pytest.raises(RecipeInvalid, match=r"training\.adversarial: needs embeddings that are trained"):
-        check_adversarial(model, tiny.recipe(training__adversarial=0.5).training)
+def test_gradients_of_other_batches_are_not_followed(model: transformers.PreTrainedModel) -> None:
+    weight = table(model)
+    before, own = torch.zeros_like(weight), torch.zeros_like(weight)
+    before[3], own[5] = 7.0, 1.0
+    weight.grad = before + own
+    kept = weight.detach().clone()
+    with moved_embeddings(model, 1.0, before):
+        moved = (weight - kept).detach().norm(dim=1)
+    assert moved.nonzero().flatten().tolist() == [5]

@@ -173,6 +173,31 @@ def test_two_recipes_answer_the_same_folds(tmp_path: Path, monkeypatch: pytest.M
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"steps", "against"}
 
 
+def test_each_source_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
+    rows = (tmp_path / "reviews.csv").read_text().splitlines()
+    for name, part in (("first[a].csv", rows[1:200]), ("second.csv", rows[200:])):
+        (tmp_path / name).write_text("\n".join([rows[0], *part]) + "\n")
+    head, rest = (tmp_path / "recipe.toml").read_text().split("[data]\n")
+    data = rest[: rest.index("\n[")]
+    sources = "".join(
+        f"\n[[data.sources]]\n{data.replace('reviews.csv', name)}\n" for name in ("first[a].csv", "second.csv")
+    )
+    joined = f'{head}[data]\nsource = "joined"\n{sources}{rest[len(data) :]}'
+    (tmp_path / "joined.toml").write_text(joined)
+    found = evaluate_recipe("joined.toml", "sources", Console(width=200), against="joined.toml", baseline=True)
+    assert [fold.name for fold in found.found.folds] == ["first[a].csv", "second.csv"]
+    assert "without first[a].csv  accuracy" in capsys.readouterr().out
+    assert found.comparison is not None
+    assert found.comparison.rows == sum(fold.rows for fold in found.found.folds)
+    with pytest.raises(EvaluationInvalid, match=r"^recipe\.toml: --folds sources: needs two sources"):
+        evaluate_recipe("joined.toml", "sources", QUIET, against="recipe.toml", baseline=True)
+
+
 def test_recipes_with_other_labels_start_nothing(tmp_path: Path) -> None:
     tiny.project(tmp_path)
     other = (tmp_path / "recipe.toml").read_text().replace('["negative", "positive"]', '["bad", "good"]')

@@ -59,7 +59,9 @@ def test_sources_left_out_are_named() -> None:
     assert "Each model learned from all sources but one" in text
     assert "<source 2>, 100 rows" in text
     assert "<source 3>" in text
+    assert "lowest 0.700, highest 0.900" in text
     assert "Nadeau" not in text
+    assert "95% interval 0.700" not in text
 
 
 def test_a_recipe_beside_another_is_compared_on_what_both_hold_out() -> None:

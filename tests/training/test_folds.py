@@ -223,3 +223,16 @@ def test_each_source_is_answered_by_a_model_of_the_others(
     accuracies = [fold.metrics["accuracy"].value for fold in found.folds]
     mean = found.mean["accuracy"]
     assert (mean.low, mean.value, mean.high) == pytest.approx((min(accuracies), np.mean(accuracies), max(accuracies)))
+
+
+def test_scores_of_other_sources_are_not_taken_for_these(
+    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    def renamed(split: Split) -> Split:
+        return replace(split, sources=tuple({"long": "short", "short": "long"}[name] for name in split.sources))
+
+    first = by_length(prepared)
+    second = replace(first, train=renamed(first.train), validation=renamed(first.validation))
+    for rows in (first, second):
+        made = cross_validate(recipe, rows, encoder, tmp_path, progress, folds="sources", baseline=True)
+        assert not any(fold.found for fold in made.found.folds)
