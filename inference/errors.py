@@ -41,7 +41,8 @@ class InputTooLong(InferenceError):
 
     def __init__(self, field: str, tokens: int, limit: int) -> None:
         super().__init__(
-            f"{field}: {tokens} tokens, the model accepts {limit}; shorten it or send parameters.truncate = true"
+            f"{field}: {tokens} tokens, the model accepts {limit}; shorten it, or have it cut with "
+            "parameters.truncate = true (slipway predict --truncate)"
         )
         self.field = field
         self._tokens, self._limit = tokens, limit
