@@ -303,7 +303,8 @@ def _in_folds(
 
 
 def _say(console: Console, title: str, folds: Folds, fold: FoldResult) -> None:
-    part = f"without {fold.name}" if folds == "sources" else f"fold {fold.name} of {folds}"
+    # A source's name may hold brackets, which rich would take for markup.
+    part = f"without {escape(fold.name)}" if folds == "sources" else f"fold {fold.name} of {folds}"
     found = "  [dim]found finished[/dim]" if fold.found else ""
     accuracy = shown(fold.metrics["accuracy"])
     console.print(
