@@ -21,7 +21,7 @@ def moved_embeddings(
     there is no gradient to follow: it is zero or not finite.
     """
     table = embeddings(model)
-    slope = torch.zeros(1) if table.grad is None else table.grad if before is None else table.grad - before
+    slope = _slope(table, before)
     norm = slope.norm().item()
     if not 0 < norm < float("inf"):
         yield False
@@ -40,3 +40,9 @@ def embeddings(model: transformers.PreTrainedModel) -> torch.nn.Parameter:
     """The table of shape (words, width) that tokens are looked up in."""
     weight: torch.nn.Parameter = model.get_input_embeddings().weight
     return weight
+
+
+def _slope(table: torch.nn.Parameter, before: torch.Tensor | None) -> torch.Tensor:
+    if table.grad is None:
+        return torch.zeros(1)
+    return table.grad if before is None else table.grad - before
