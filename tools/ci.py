@@ -99,9 +99,9 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         process.wait(_CLEAN_UP_SECONDS)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    # With a limit: a signal inside an earlier wait may have left its lock taken, and without one this would hang on it.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_CLEAN_UP_SECONDS)
+    # Not `process.wait`: a signal inside an earlier one may have left its lock taken, and this would wait for ever.
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process.pid, 0)
 
 
 def leave_on_sigterm() -> None:

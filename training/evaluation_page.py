@@ -70,13 +70,13 @@ def render_folds(found: CrossValidated) -> str:
     """A cross-validated recipe, and the one beside it."""
     own = found.found
     accuracy, worst = own.mean["accuracy"], own.worst_fold
+    lowest = worst.metrics["accuracy"].value
     rows = sum(fold.rows for fold in own.folds)
-    kind = "source" if own.by_source else "fold"
     boxes = cards(
         (
             ("mean accuracy", f"{accuracy.value:.3f}", _reach(accuracy) if own.by_source else span(accuracy)),
-            (f"{kind}s", str(len(own.folds)), f"{rows:,} rows, each held out once; no test row"),
-            (f"worst {kind}", f"{worst.metrics['accuracy'].value:.3f}", f"{_fold(own, worst)}, {worst.rows:,} rows"),
+            (f"{own.kind}s", str(len(own.folds)), f"{rows:,} rows, each held out once; no test row"),
+            (f"worst {own.kind}", f"{lowest:.3f}", f"{_title(own, worst)}, {worst.rows:,} rows"),
         )
     )
     header = _header(f"{own.recipe}: {own.model}", f"Cross-validated on {own.data}.", boxes)
@@ -97,8 +97,10 @@ def _validated(found: CrossValidation) -> str:
     means = f"<p>{_SOURCES if found.by_source else _FOLDS}</p>" + table(
         ("Metric", "Mean"), [(escape(METRICS[key]), shown(found.mean[key])) for key in _names(found)]
     )
-    over, step = ("the sources", "source by source") if found.by_source else ("the folds", "fold by fold")
-    parts = [(f"{found.recipe}: mean over {over}", means), (f"{found.recipe}: {step}", _folds(found))]
+    parts = [
+        (f"{found.recipe}: mean over the {found.kind}s", means),
+        (f"{found.recipe}: {found.kind} by {found.kind}", _folds(found)),
+    ]
     if found.sources:
         rows = [(escape(each.name), f"{each.rows:,}", shown(each.accuracy)) for each in found.sources]
         parts.append((f"{found.recipe}: by source", table(("Held-out rows of", "Rows", "Accuracy"), rows)))
@@ -111,7 +113,7 @@ def _reach(estimate: Estimate) -> str:
     return f"lowest {estimate.low:.3f}, highest {estimate.high:.3f}"
 
 
-def _fold(found: CrossValidation, fold: FoldResult) -> str:
+def _title(found: CrossValidation, fold: FoldResult) -> str:
     return fold.name if found.by_source else f"fold {fold.name}"
 
 

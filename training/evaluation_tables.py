@@ -125,8 +125,8 @@ def _folds(found: CrossValidation) -> Iterator[RenderableType]:
         ["left out" if found.by_source else "fold", "trained on", "rows", *(METRICS[key] for key in names)],
         [[fold.name, f"{fold.train_rows:,}", f"{fold.rows:,}", *_values(fold.metrics, names)] for fold in found.folds],
     )
-    over = ["mean over sources", "value (lowest to highest)"] if found.by_source else ["mean over folds", "value [95%]"]
-    yield _table(over, [[METRICS[key], shown(found.mean[key])] for key in names])
+    value = "value (lowest to highest)" if found.by_source else "value [95%]"
+    yield _table([f"mean over {found.kind}s", value], [[METRICS[key], shown(found.mean[key])] for key in names])
     if found.sources:
         yield _table(
             ["held-out rows of", "rows", "accuracy [95%]"],
@@ -138,7 +138,7 @@ def _folds(found: CrossValidation) -> Iterator[RenderableType]:
             [[place.name, *(shown(place.metrics.get(key)) for key in names)] for place in found.elsewhere],
         )
     worst = found.worst_fold
-    yield f"Worst {'source' if found.by_source else 'fold'}: {worst.name}, accuracy {shown(worst.metrics['accuracy'])}."
+    yield f"Worst {found.kind}: {worst.name}, accuracy {shown(worst.metrics['accuracy'])}."
 
 
 def _values(metrics: Mapping[str, Estimate], names: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,11 @@ class CrossValidation(BaseModel):
     mean: dict[str, Estimate]
     sources: tuple[SliceResult, ...] = ()
     elsewhere: tuple[Place, ...] = ()
+
+    @property
+    def kind(self) -> Literal["fold", "source"]:
+        """What is held out at a time."""
+        return "source" if self.by_source else "fold"
 
     @property
     def worst_fold(self) -> FoldResult:

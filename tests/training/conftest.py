@@ -11,6 +11,8 @@ from artifact.repository import Repository
 from inference.model import Model
 from tests.tiny_artifact import publish_tiny
 from tests.training import tiny
+from training.prepare import Prepared, prepare
+from training.recipe import Recipe
 from training.sources import EncoderFolder
 
 
@@ -27,6 +29,19 @@ def one_thread() -> Iterator[None]:
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> EncoderFolder:
     """A tiny random encoder in the hub's layout."""
     return tiny.encoder_folder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    """The tiny recipe as it is."""
+    return tiny.recipe()
+
+
+@pytest.fixture(scope="module")
+def prepared(recipe: Recipe) -> Prepared:
+    """Its rows."""
+    with Progress(disable=True) as bars:
+        return prepare(tiny.table(), recipe, bars)
 
 
 @pytest.fixture

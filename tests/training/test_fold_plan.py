@@ -1,7 +1,5 @@
 """training/fold_plan.py: which rows are held out together."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from rich.progress import Progress
@@ -9,30 +7,15 @@ from rich.progress import Progress
 from tests.training import tiny
 from training.errors import DataInvalid, EvaluationInvalid
 from training.fold_plan import FoldPlan, Folds, parse_folds
-from training.prepare import Prepared, Split, prepare
+from training.prepare import Prepared, prepare
 from training.recipe import Recipe
 
 FOLDS = 3
 
 
-@pytest.fixture(scope="module")
-def recipe() -> Recipe:
-    return tiny.recipe()
-
-
-@pytest.fixture(scope="module")
-def prepared(recipe: Recipe) -> Prepared:
-    with Progress(disable=True) as progress:
-        return prepare(tiny.table(), recipe, progress)
-
-
 def spread(prepared: Prepared, *sources: str) -> Prepared:
     """The rows as if they came from `sources` in turn."""
-
-    def named(split: Split) -> Split:
-        return replace(split, sources=tuple(sources[row % len(sources)] for row in range(len(split))))
-
-    return replace(prepared, train=named(prepared.train), validation=named(prepared.validation))
+    return tiny.from_sources(prepared, lambda row, text, label: sources[row % len(sources)])
 
 
 def test_every_row_but_the_test_split_is_held_out_once(prepared: Prepared, recipe: Recipe) -> None:
@@ -79,10 +62,7 @@ def test_one_source_cannot_be_left_out(prepared: Prepared, recipe: Recipe, sourc
 
 
 def test_a_source_of_one_label_cannot_be_measured(prepared: Prepared, recipe: Recipe) -> None:
-    def named(split: Split) -> Split:
-        return replace(split, sources=tuple("praise" if label else "complaints" for label in split.labels))
-
-    joined = replace(prepared, train=named(prepared.train), validation=named(prepared.validation))
+    joined = tiny.from_sources(prepared, lambda row, text, label: "praise" if label else "complaints")
     with pytest.raises(DataInvalid, match=r"without complaints: its \d+ training rows hold no row labelled negative$"):
         FoldPlan.of(joined, recipe, "sources")
 

@@ -23,17 +23,6 @@ TURNED = Rows("turned", (*PARCELS.texts, PARCELS.texts[0]), np.array([0, 1, 1, 0
 NOTHING = Rows("nothing", (), np.array([], dtype=np.int64))
 
 
-@pytest.fixture(scope="module")
-def recipe() -> Recipe:
-    return tiny.recipe()
-
-
-@pytest.fixture(scope="module")
-def prepared(recipe: Recipe) -> Prepared:
-    with Progress(disable=True) as progress:
-        return prepare(tiny.table(), recipe, progress)
-
-
 def test_a_fold_without_a_label_is_said_before_any_work(
     recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
 ) -> None:
@@ -183,11 +172,7 @@ def test_recipes_that_cannot_be_compared(second: Validated, sentence: str) -> No
 
 def by_length(prepared: Prepared) -> Prepared:
     """As if long texts came from one source and short ones from another."""
-
-    def named(split: Split) -> Split:
-        return replace(split, sources=tuple("long" if len(text) > 50 else "short" for text in split.texts))
-
-    return replace(prepared, train=named(prepared.train), validation=named(prepared.validation))
+    return tiny.from_sources(prepared, lambda row, text, label: "long" if len(text) > 50 else "short")
 
 
 def test_held_out_rows_are_counted_by_source(
@@ -228,11 +213,7 @@ def test_each_source_is_answered_by_a_model_of_the_others(
 def test_scores_of_other_sources_are_not_taken_for_these(
     recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
 ) -> None:
-    def renamed(split: Split) -> Split:
-        return replace(split, sources=tuple({"long": "short", "short": "long"}[name] for name in split.sources))
-
-    first = by_length(prepared)
-    second = replace(first, train=renamed(first.train), validation=renamed(first.validation))
-    for rows in (first, second):
+    renamed = tiny.from_sources(prepared, lambda row, text, label: "short" if len(text) > 50 else "long")
+    for rows in (by_length(prepared), renamed):
         made = cross_validate(recipe, rows, encoder, tmp_path, progress, folds="sources", baseline=True)
         assert not any(fold.found for fold in made.found.folds)

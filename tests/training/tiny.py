@@ -2,7 +2,8 @@
 
 import csv
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from training.data import Row, Table
+from training.prepare import Prepared, Split
 from training.recipe import Recipe, load_recipe, parse_recipe
 from training.sources import EncoderFolder
 
@@ -121,6 +123,16 @@ def recipe(**changes: object) -> Recipe:
         assert isinstance(target, dict)
         target[field] = value
     return parse_recipe(values)
+
+
+def from_sources(prepared: Prepared, name: Callable[[int, str, int], str]) -> Prepared:
+    """The rows to learn from as if they came from where `name` says of each row's number, text and label."""
+
+    def named(split: Split) -> Split:
+        rows = zip(split.texts, split.labels.tolist(), strict=True)
+        return replace(split, sources=tuple(name(row, text, label) for row, (text, label) in enumerate(rows)))
+
+    return replace(prepared, train=named(prepared.train), validation=named(prepared.validation))
 
 
 def lines(*cells: Sequence[str], separator: str = ",") -> str:
