@@ -1,6 +1,6 @@
 """Two models on the same rows: is one better, or do they only differ by chance?"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from scipy.stats import binomtest  # type: ignore[import-untyped]
 from artifact.manifest import Estimate
 from training.errors import EvaluationInvalid
 from training.evaluate import evaluate, paired_accuracy_difference
+from training.intervals import proportion
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -30,6 +31,18 @@ class Discordance(BaseModel):
     p_value: float
 
 
+class SourceComparison(BaseModel):
+    """The accuracy of both on the rows of one source, and the first minus the second, resampled in pairs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    rows: int
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+
+
 class Comparison(BaseModel):
     """`first` minus `second` on `rows` rows; differences resampled in pairs, so that what both share cancels out."""
 
@@ -43,6 +56,7 @@ class Comparison(BaseModel):
     accuracy_difference: Estimate
     label_agreement: float
     mcnemar: Discordance
+    sources: tuple[SourceComparison, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -60,10 +74,14 @@ def compare(
     labels: Labels,
     label_names: Sequence[str],
     *,
+    sources: Sequence[str] = (),
     warnings: Sequence[str] = (),
     seed: int = 0,
 ) -> Comparison:
-    """Compare two arrays of probabilities, shape (rows, labels) each with the same label order."""
+    """Compare two arrays of probabilities, shape (rows, labels) each with the same label order.
+
+    `sources` names that of each row, where several were joined.
+    """
     first, second = scores
     return Comparison(
         first=names[0],
@@ -74,8 +92,21 @@ def compare(
         accuracy_difference=paired_accuracy_difference(first, second, labels, seed=seed),
         label_agreement=float((first.argmax(axis=1) == second.argmax(axis=1)).mean()),
         mcnemar=discordance(first.argmax(axis=1) == labels, second.argmax(axis=1) == labels),
+        sources=tuple(_by_source(scores, labels, np.array(sources), seed)) if sources else (),
         warnings=tuple(warnings),
     )
+
+
+def _by_source(
+    scores: tuple[Floats, Floats], labels: Labels, sources: npt.NDArray[np.str_], seed: int
+) -> Iterator[SourceComparison]:
+    for name in sorted(set(sources.tolist())):
+        rows = sources == name
+        truth = labels[rows]
+        one, other = (each[rows] for each in scores)
+        first, second = (proportion(int((each.argmax(axis=1) == truth).sum()), len(truth)) for each in (one, other))
+        difference = paired_accuracy_difference(one, other, truth, seed=seed)
+        yield SourceComparison(name=name, rows=len(truth), first=first, second=second, difference=difference)
 
 
 def discordance(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.bool_]) -> Discordance:

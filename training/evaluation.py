@@ -223,9 +223,10 @@ def evaluate_recipe(
     baseline: bool = False,
     run_dir: Path | None = None,
 ) -> CrossValidated:
-    """Cross-validate a recipe over its train and validation splits; `against` another, compared on the rows they share.
+    """Cross-validate a recipe over its train and validation splits; `against` another, compared on the rows of both.
 
-    A fold that an earlier run finished is kept. Raises what loading, preparing and fine-tuning raise.
+    By source, those are the rows whose source neither had learned. A fold that an earlier run finished is kept. Raises
+    what loading, preparing and fine-tuning raise.
     """
     check_folds(folds)
     names = [name_or_path, against] if against else [name_or_path]
@@ -235,11 +236,11 @@ def evaluate_recipe(
     try:
         with quiet(), progress_on(console) as progress:
             ready = [_ready(title, recipe, progress) for title, recipe in zip(titles, recipes, strict=True)]
-            _check_folds_hold(ready, folds)
+            plans = _plans(ready, folds)
             folders = (run_dir, run_dir and run_dir / "against")
             first, *others = [
-                _in_folds(each, folds, console, progress, baseline=baseline, run_dir=folder)
-                for each, folder in zip(ready, folders, strict=False)
+                _in_folds(each, plan, console, progress, baseline=baseline, run_dir=folder)
+                for each, plan, folder in zip(ready, plans, folders, strict=False)
             ]
     except OSError as error:
         raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
@@ -267,23 +268,37 @@ def _ready(title: str, recipe: Recipe, progress: Progress) -> _Ready:
     return _Ready(title, recipe, encoder, prepared, rows_elsewhere(recipe, prepared, cache, progress))
 
 
-def _check_folds_hold(ready: Sequence[_Ready], folds: Folds) -> None:
-    """Before hours of training. Raises DataInvalid for a fold without a label, EvaluationInvalid for no shared row."""
-    texts = [set(_plan(each, folds).pool.texts) for each in ready]
-    if not set.intersection(*texts):
-        raise EvaluationInvalid(f"--against {ready[-1].title}: it shares no row with {ready[0].title}")
+def _plans(ready: Sequence[_Ready], folds: Folds) -> list[FoldPlan]:
+    """One for each recipe, before hours of training.
+
+    Raises DataInvalid for a fold without a label, EvaluationInvalid when two recipes would answer no row in common.
+    """
+    first, *others = ready
+    with _naming(first):
+        plans = [FoldPlan.of(first.prepared, first.recipe, folds)]
+    for other in others:
+        with _naming(other):
+            if folds == "sources":
+                rows = plans[0].pool.relabelled(first.recipe.labels, other.recipe.labels)
+                plans.append(FoldPlan.beside(other.prepared, other.recipe, rows))
+            else:
+                plans.append(FoldPlan.of(other.prepared, other.recipe, folds))
+    if not set.intersection(*(set(plan.pool.at(plan.asked).texts) for plan in plans)):
+        raise EvaluationInvalid(f"--against {ready[-1].title}: it shares no row with {first.title}")
+    return plans
 
 
-def _plan(ready: _Ready, folds: Folds) -> FoldPlan:
-    """Raises as `FoldPlan.of`, naming the recipe."""
+@contextmanager
+def _naming(ready: _Ready) -> Iterator[None]:
+    """Says of which recipe an error speaks."""
     try:
-        return FoldPlan.of(ready.prepared, ready.recipe, folds)
+        yield
     except TrainingError as error:
         raise type(error)(f"{ready.title}: {error.message}") from error
 
 
 def _in_folds(
-    ready: _Ready, folds: Folds, console: Console, progress: Progress, *, baseline: bool, run_dir: Path | None
+    ready: _Ready, plan: FoldPlan, console: Console, progress: Progress, *, baseline: bool, run_dir: Path | None
 ) -> Validated:
     recipe, prepared = ready.recipe, ready.prepared
     folder = run_dir or Path("runs") / recipe.name / f"folds-{run_key(recipe, prepared)[:16]}"
@@ -294,10 +309,10 @@ def _in_folds(
             ready.encoder,
             folder,
             progress,
-            folds=folds,
+            plan,
             baseline=baseline,
             elsewhere=ready.elsewhere,
-            on_fold=lambda fold: _say(console, ready.title, folds, fold),
+            on_fold=lambda fold: _say(console, ready.title, plan.folds, fold),
         )
     return replace(validated, found=validated.found.model_copy(update={"recipe": ready.title}))
 

@@ -4,11 +4,11 @@ from html import escape
 from typing import Final
 
 from artifact.manifest import Estimate
-from training.assess_page import assessment_sections, evaluation_plots, metrics_table
+from training.assess_page import assessment_sections, evaluation_plots, metrics_table, signed
 from training.charts import interval
 from training.compare import Comparison
 from training.evaluation import CrossValidated, Evaluated
-from training.evaluation_tables import comparison_sentences
+from training.evaluation_tables import comparison_sentences, shared_rows
 from training.folds import CrossValidation, FoldResult
 from training.page import METRICS, NOT_MEASURED, cards, page, section, shown, span, stacked, table
 
@@ -81,15 +81,29 @@ def render_folds(found: CrossValidated) -> str:
     )
     header = _header(f"{own.recipe}: {own.model}", f"Cross-validated on {own.data}.", boxes)
     body = "".join(_validated(each) for each in (own, found.other) if each is not None)
-    return page(f"{own.recipe}: cross-validation", header + _beside(found.comparison) + body)
+    return page(f"{own.recipe}: cross-validation", header + _beside(found) + body)
 
 
-def _beside(comparison: Comparison | None) -> str:
+def _beside(found: CrossValidated) -> str:
+    comparison = found.comparison
     if comparison is None:
         return ""
     names = {comparison.first: comparison.first_metrics, comparison.second: comparison.second_metrics}
     lines = "".join(f"<p>{escape(line)}</p>" for line in comparison_sentences(comparison))
-    return section(f"The {comparison.rows:,} rows that both hold out", lines + metrics_table(names))
+    title = f"The {comparison.rows:,} rows that {shared_rows(found.found)}"
+    return section(title, lines + metrics_table(names) + _by_source(comparison))
+
+
+def _by_source(found: Comparison) -> str:
+    """Accuracy on each source; nothing where there is one."""
+    if not found.sources:
+        return ""
+    head = ("Accuracy on", "Rows", escape(found.first), escape(found.second), "Difference")
+    rows = [
+        (escape(each.name), f"{each.rows:,}", shown(each.first), shown(each.second), signed(each.difference))
+        for each in found.sources
+    ]
+    return table(head, rows)
 
 
 def _validated(found: CrossValidation) -> str:

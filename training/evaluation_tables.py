@@ -90,6 +90,14 @@ def _comparison(found: Comparison) -> Iterator[RenderableType]:
         ["metric [95%]", found.first, found.second],
         [[METRICS[key], shown(found.first_metrics.get(key)), shown(found.second_metrics.get(key))] for key in names],
     )
+    if found.sources:
+        yield _table(
+            ["accuracy [95%] on", "rows", found.first, found.second, "difference"],
+            [
+                [each.name, f"{each.rows:,}", shown(each.first), shown(each.second), signed(each.difference)]
+                for each in found.sources
+            ],
+        )
     yield from comparison_sentences(found)
 
 
@@ -111,9 +119,13 @@ def fold_tables(found: CrossValidated) -> Iterator[RenderableType]:
     yield from _folds(found.found)
     if found.other is not None and found.comparison is not None:
         yield from _folds(found.other)
-        together = "" if found.found.by_source else ", in the same folds"
-        yield f"The {found.comparison.rows:,} rows that both hold out{together}:"
+        yield f"The {found.comparison.rows:,} rows that {shared_rows(found.found)}:"
         yield from _comparison(found.comparison)
+
+
+def shared_rows(found: CrossValidation) -> str:
+    """What the rows are that two recipes are compared on."""
+    return "both answer without their source" if found.by_source else "both hold out, in the same folds"
 
 
 def _folds(found: CrossValidation) -> Iterator[RenderableType]:

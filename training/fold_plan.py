@@ -4,11 +4,13 @@ Only the train and validation splits take part: the test split stays unseen, so 
 cross-validation can still be tested. Folds that are numbered follow from bytes of the hash that decide nothing else.
 So two recipes that share rows hold out the same ones in the same fold, whatever else each of them learns from, and can
 be compared on them in pairs. Folds by source leave a whole kind of text out: what the model makes of texts nobody
-showed it, once for each kind (scikit-learn's LeaveOneGroupOut with the source as the group).
+showed it, once for each kind (scikit-learn's LeaveOneGroupOut with the source as the group). A second recipe can be
+asked about the same rows, though it has other sources, or one alone.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -16,9 +18,9 @@ import numpy.typing as npt
 
 from training.errors import DataInvalid, EvaluationInvalid
 from training.prepare import Prepared, Split
-from training.recipe import Recipe
+from training.recipe import LEAST_FOLDS, MOST_FOLDS, Recipe
 
-LEAST, MOST = 2, 20
+NOTHING: Final = "(nothing)"
 _FOLD_BYTES: Final = slice(16, 24)
 _VALIDATION_BYTES: Final = slice(24, 32)
 
@@ -30,7 +32,8 @@ Mask = npt.NDArray[np.bool_]
 class FoldPlan:
     """Which of the rows are held out by which fold, and which choose its checkpoint. Shapes (rows,).
 
-    `names` says what each fold holds out: its number, or a source.
+    `names` says what each fold holds out: its number, or a source. Rows of fold -1 are always learned from and never
+    asked about; those that are not `own` are another recipe's, only asked about.
     """
 
     folds: Folds
@@ -38,28 +41,70 @@ class FoldPlan:
     pool: Split
     fold: npt.NDArray[np.int64]
     validation: Mask
+    own: Mask
 
     @classmethod
     def of(cls, prepared: Prepared, recipe: Recipe, folds: Folds) -> "FoldPlan":
         """Raises EvaluationInvalid for too few or too many folds or sources, DataInvalid when one lacks a label."""
         check_folds(folds)
         pool = _joined(prepared.train, prepared.validation)
-        digests = [hashlib.sha256(text.encode()).digest() for text in pool.texts]
-        share = recipe.split.validation / (recipe.split.validation + recipe.split.train)
-        names, fold = _by_source(pool) if folds == "sources" else _by_hash(digests, folds)
-        validation = np.array([int.from_bytes(digest[_VALIDATION_BYTES], "big") / 2**64 < share for digest in digests])
-        plan = cls(folds, names, pool, fold, validation)
+        names, fold = _by_source(pool) if folds == "sources" else _by_hash(pool, folds)
+        plan = cls(folds, names, pool, fold, _validation(pool, recipe), np.full(len(pool), True))
         _check_labels(plan, recipe)
         return plan
+
+    @classmethod
+    def beside(cls, prepared: Prepared, recipe: Recipe, other: Split) -> "FoldPlan":
+        """Each of the other recipe's rows, asked of a model of this one that learned nothing of its source.
+
+        A source that both have is left out of this one too. What only the other has, one model of all rows here
+        answers, but for texts that it learned. Where this one has a single source, nobody can answer that. `other` has
+        its labels in the order of `recipe`. Raises as `of`.
+        """
+        own = _joined(prepared.train, prepared.validation)
+        own = replace(own, sources=own.sources or (prepared.name,) * len(own))
+        has, learned = set(own.sources), set(own.texts)
+        both = sorted(has & set(other.sources)) if len(has) > 1 else []
+        place = {name: number for number, name in enumerate(both)}
+        strange = other.at(
+            np.array(
+                [
+                    row
+                    for row, (text, source) in enumerate(zip(other.texts, other.sources, strict=True))
+                    if source not in has and text not in learned
+                ],
+                dtype=np.int64,
+            )
+        )
+        pool = _joined(own, strange)
+        plan = cls(
+            folds="sources",
+            names=(*both, *((NOTHING,) if len(strange) else ())),
+            pool=pool,
+            fold=np.array([*(place.get(name, -1) for name in own.sources), *[len(both)] * len(strange)]),
+            validation=_validation(pool, recipe),
+            own=np.arange(len(pool)) < len(own),
+        )
+        _check_labels(plan, recipe)
+        return plan
+
+    @property
+    def asked(self) -> npt.NDArray[np.int64]:
+        """Numbers of the rows that some fold holds out."""
+        return np.flatnonzero(self.fold >= 0)
 
     def masks(self, fold: int) -> tuple[Mask, Mask, Mask]:
         """Rows to learn from, to choose by and to measure on."""
         held = self.fold == fold
-        return ~held & ~self.validation, ~held & self.validation, held
+        rest = self.own & ~held
+        return rest & ~self.validation, rest & self.validation, held
 
     def key(self, fold: int) -> tuple[object, ...]:
         """JSON values that tell this fold from every other of the same rows."""
-        return (self.folds, fold, *(self.pool.sources if self.folds == "sources" else ()))
+        if self.folds != "sources":
+            return (self.folds, fold)
+        strange = (text for text, own in zip(self.pool.texts, self.own, strict=True) if not own)
+        return (self.folds, fold, *self.pool.sources, *strange)
 
     def lacking(self, name: str, what: str) -> str:
         """A sentence about one fold that cannot be."""
@@ -75,23 +120,36 @@ def parse_folds(text: str) -> Folds:
     try:
         return int(text)
     except ValueError:
-        raise EvaluationInvalid(f"--folds {text}: must be a number from {LEAST} to {MOST}, or sources") from None
+        raise EvaluationInvalid(
+            f"--folds {text}: must be a number from {LEAST_FOLDS} to {MOST_FOLDS}, or sources"
+        ) from None
 
 
 def check_folds(folds: Folds) -> None:
     """Raises EvaluationInvalid for a number of folds that cannot be."""
-    if folds != "sources" and not LEAST <= folds <= MOST:
-        raise EvaluationInvalid(f"--folds {folds}: must be from {LEAST} to {MOST}")
+    if folds != "sources" and not LEAST_FOLDS <= folds <= MOST_FOLDS:
+        raise EvaluationInvalid(f"--folds {folds}: must be from {LEAST_FOLDS} to {MOST_FOLDS}")
 
 
-def _by_hash(digests: list[bytes], folds: int) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    fold = np.array([int.from_bytes(digest[_FOLD_BYTES], "big") % folds for digest in digests])
+def _validation(pool: Split, recipe: Recipe) -> Mask:
+    """The recipe's share of its rows, by their hash."""
+    share = recipe.split.validation / (recipe.split.validation + recipe.split.train)
+    return np.array([number / 2**64 < share for number in _numbers(pool, _VALIDATION_BYTES)])
+
+
+def _numbers(pool: Split, place: slice) -> Iterator[int]:
+    """Bytes of the hash of each text."""
+    return (int.from_bytes(hashlib.sha256(text.encode()).digest()[place], "big") for text in pool.texts)
+
+
+def _by_hash(pool: Split, folds: int) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    fold = np.array([number % folds for number in _numbers(pool, _FOLD_BYTES)])
     return tuple(str(number + 1) for number in range(folds)), fold
 
 
 def _by_source(pool: Split) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
     names = sorted(set(pool.sources))
-    if len(names) < LEAST:
+    if len(names) < LEAST_FOLDS:
         raise EvaluationInvalid("--folds sources: needs two sources or more under data.sources")
     place = {name: number for number, name in enumerate(names)}
     return tuple(names), np.array([place[name] for name in pool.sources])

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import transformers
 from pydantic import BaseModel, ConfigDict
 from rich.progress import Progress
 
@@ -26,7 +27,7 @@ from training.compare import Comparison, check_labels, compare, in_order
 from training.errors import EvaluationInvalid
 from training.evaluate import evaluate
 from training.finetune import fine_tune, probabilities_of
-from training.fold_plan import FoldPlan, Folds
+from training.fold_plan import FoldPlan
 from training.intervals import mean_over_folds, proportion
 from training.keys import run_key
 from training.prepare import Prepared, Split
@@ -111,23 +112,22 @@ def cross_validate(
     encoder: EncoderFolder,
     run_dir: Path,
     progress: Progress,
+    plan: FoldPlan,
     *,
-    folds: Folds,
     baseline: bool = False,
     elsewhere: Sequence[Rows] = (),
+    callbacks: Sequence[transformers.TrainerCallback] = (),
     on_fold: OnFold = lambda _: None,
 ) -> Validated:
-    """Fine-tune once per fold, or with `baseline` fit the frozen encoder's logistic regression once per fold.
+    """Fine-tune for each fold of the plan, or with `baseline` fit the frozen encoder's logistic regression for each.
 
-    Each fold's model also answers the rows `elsewhere`, where there are any. Raises EvaluationInvalid for folds that
-    cannot be, DataInvalid when a fold lacks a label, and what fine-tuning raises; finished folds are kept in
-    any case.
+    Each fold's model also answers the rows `elsewhere`, where there are any; `callbacks` watch the fine-tuning. Raises
+    what that raises; finished folds are kept in any case.
     """
-    plan = FoldPlan.of(prepared, recipe, folds)
-    by_source = folds == "sources"
+    by_source = plan.folds == "sources"
     places = tuple(rows for rows in elsewhere if rows.texts)
     kind = _Baseline if baseline else _FineTuned
-    job = kind(recipe, prepared, encoder, run_dir, progress, plan, places)
+    job = kind(recipe, prepared, encoder, run_dir, progress, plan, places, tuple(callbacks))
     results, scores = [], np.zeros((len(plan.pool), len(recipe.labels)))
     for fold in range(len(plan.names)):
         result, scores[plan.fold == fold] = job.result(fold)
@@ -146,7 +146,7 @@ def cross_validate(
             for at, rows in enumerate(places)
         ),
     )
-    return Validated(found, recipe.labels, plan.pool, scores)
+    return Validated(found, recipe.labels, plan.pool.at(plan.asked), scores[plan.asked])
 
 
 def compare_held_out(names: tuple[str, str], first: Validated, second: Validated) -> Comparison:
@@ -166,7 +166,8 @@ def compare_held_out(names: tuple[str, str], first: Validated, second: Validated
     left_out = len(shared) - len(agreed)
     warnings = [f"{left_out:,} rows have another label in {names[1]} and are left out"] if left_out else []
     scores = (first.scores[own], in_order(second.scores, second.labels, first.labels)[others])
-    return compare(names, scores, first.rows.labels[own], first.labels, warnings=warnings)
+    rows = first.rows.at(np.array(own))
+    return compare(names, scores, rows.labels, first.labels, sources=rows.sources, warnings=warnings)
 
 
 def _label(validated: Validated, row: int) -> str:
@@ -206,6 +207,7 @@ class _Job:
     progress: Progress
     plan: FoldPlan
     elsewhere: tuple[Rows, ...]
+    callbacks: tuple[transformers.TrainerCallback, ...]
 
     title = ""
 
@@ -261,7 +263,8 @@ class _FineTuned(_Job):
 
     def scores(self, fold: int, steps: Steps) -> Floats:
         """Fine-tune on the other folds; torch's probabilities in fp32."""
-        tuned = fine_tune(self.recipe, self._prepared(fold), self.encoder, self._folder(fold), self.progress)
+        folder, prepared = self._folder(fold), self._prepared(fold)
+        tuned = fine_tune(self.recipe, prepared, self.encoder, folder, self.progress, self.callbacks)
         texts = self.plan.pool.at(np.flatnonzero(self.plan.masks(fold)[2])).texts
         return probabilities_of(tuned, (*texts, *self.texts_elsewhere), self.progress)
 

@@ -14,7 +14,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -64,6 +64,10 @@ class Split:
             ratings=None if self.ratings is None else self.ratings[rows],
             sources=tuple(self.sources[row] for row in rows) if self.sources else (),
         )
+
+    def relabelled(self, own: Sequence[str], wanted: Sequence[str]) -> "Split":
+        """The same rows with labels that are numbered as in `wanted`, which holds the names of `own`."""
+        return replace(self, labels=np.array([list(wanted).index(name) for name in own])[self.labels])
 
 
 @dataclass(frozen=True, slots=True)

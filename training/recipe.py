@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +17,8 @@ from artifact.manifest import ModelName, TransformName
 from training.errors import RecipeInvalid
 
 LabelName = Annotated[str, Field(min_length=1, max_length=100)]
+LEAST_FOLDS: Final = 2
+MOST_FOLDS: Final = 20
 
 
 class _Part(BaseModel):
@@ -241,7 +243,10 @@ class TuneSection(_Part):
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="Who proposes the next values.")
     trials: int = Field(20, ge=1, le=100_000, description="Trials in all; a grid has no more than its cells.")
     seed: int = Field(13, ge=0, lt=2**32, description="Seeds the proposals; each trial trains with training.seed.")
-    objective: Literal["accuracy", "log_loss"] = Field("accuracy", description="What is best on the validation split.")
+    objective: Literal["accuracy", "log_loss"] = Field("accuracy", description="What is best on rows not learned from.")
+    folds: int | None = Field(
+        None, ge=LEAST_FOLDS, le=MOST_FOLDS, description="Cross-validate each trial, in place of the validation split."
+    )
     latency: bool = Field(False, description="A second objective: measured seconds for one text of median length.")
     prune: bool = Field(True, description="Stop a trial that is below the median of the others; not with latency.")
     warmup_trials: int = Field(5, ge=1, description="Finished trials before any is pruned and before TPE guides.")

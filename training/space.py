@@ -40,6 +40,8 @@ def check_space(recipe: Recipe, jobs: int = 1) -> None:
     """Refuse a space with a value that no recipe may hold. Raises RecipeInvalid naming the field."""
     if recipe.tune.latency and jobs > 1:
         raise RecipeInvalid("tune.latency: needs one job, for a trial that trains beside it would be measured too")
+    if recipe.tune.latency and recipe.tune.folds is not None:
+        raise RecipeInvalid("tune.latency: is that of a trial's one model; leave out tune.folds")
     for name, search in space_of(recipe).items():
         if name in _NOT_TUNED:
             raise RecipeInvalid(f"tune.space.{name}: is not for tuning")

@@ -13,8 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 from training.recipe import Recipe, TuneSection
 from training.space import grid
 
-# Attributes of a trial: why it failed, and which interrupted one it does again.
+# Attributes of a trial: why it failed, its quality on the way, the interval of its mean over folds, and which
+# interrupted one it does again.
 REASON: Final = "reason"
+CURVE: Final = "curve"
+INTERVAL: Final = "interval"
 _AGAIN: Final = "again"
 
 

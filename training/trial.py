@@ -1,11 +1,12 @@
-"""One trial of a study: fine-tune with other values, judge on the validation split, stop where it is hopeless."""
+"""One trial of a study: fine-tune with other values, judge on rows not learned from, stop where it is hopeless."""
 
 import os
 import shutil
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +18,15 @@ from rich.progress import Progress
 from training.classifier import load_model, load_tokenizer
 from training.errors import TrainingError
 from training.finetune import CurvePoint, FineTuned, fine_tune
+from training.fold_plan import FoldPlan
+from training.folds import FoldResult, Validated, cross_validate
 from training.keys import run_key
 from training.prepare import Prepared
 from training.recipe import Recipe, TuneSection
 from training.sources import fetch_encoder
 from training.space import space_of, suggest, with_values
 from training.steps import key_of, only_user
-from training.study import REASON
+from training.study import CURVE, INTERVAL, REASON
 from training.windowing import windowed
 
 # Intermediate values are compared at the same share of an epoch, whatever the batch size.
@@ -76,42 +79,70 @@ def objective(task: Task, trial: optuna.Trial, parent: int | None) -> float | tu
 def _measured(
     task: Task, trial: optuna.Trial, recipe: Recipe, home: Path, parent: int | None
 ) -> float | tuple[float, float]:
-    """Fine-tune; the quality on the validation split, and the latency where it counts."""
-    section = task.recipe.tune
+    """The quality on rows not learned from, and the latency where it counts."""
+    section, orphan = task.recipe.tune, EndWithStudy(parent)
     with Progress(disable=True) as bars:
         encoder = fetch_encoder(recipe.encoder, task.cache, bars)
-        watch = Watch(trial, section, parent)
-        tuned = fine_tune(recipe, task.prepared, encoder, home / "fine-tune", bars, [watch])
+        if section.folds is not None:
+            plan = FoldPlan.of(task.prepared, recipe, section.folds)
+            cross_validated = partial(
+                cross_validate, recipe, task.prepared, encoder, home, bars, plan, callbacks=[orphan]
+            )
+            return _over_folds(trial, section.objective, section.folds, cross_validated)
+        watch = Watch(trial, section)
+        tuned = fine_tune(recipe, task.prepared, encoder, home / "fine-tune", bars, [watch, orphan])
     curve = [(point.epoch, _value(point, section.objective)) for point in tuned.curve if point.kind == "validation"]
-    trial.set_user_attr("curve", curve)
+    trial.set_user_attr(CURVE, curve)
     quality = _quality(tuned, section.objective)
     return (quality, latency_seconds(tuned, task.prepared.validation.texts)) if section.latency else quality
 
 
-class Watch(transformers.TrainerCallback):  # type: ignore[misc]
-    """Reports every pass over the validation split, and ends a trial that the pruner gives up or nobody waits for."""
+def _over_folds(trial: optuna.Trial, objective: str, folds: int, cross_validated: Callable[..., Validated]) -> float:
+    """The mean over the folds, as `slipway evaluate --folds` counts it; between them the pruner may end the trial."""
+    values: list[float] = []
 
-    def __init__(self, trial: optuna.Trial, section: TuneSection, parent: int | None) -> None:
+    def report(fold: FoldResult) -> None:
+        values.append(fold.metrics[objective].value)
+        trial.set_user_attr(CURVE, [(done, statistics.fmean(values[:done])) for done in range(1, len(values) + 1)])
+        trial.report(statistics.fmean(values), len(values))
+        if len(values) < folds and trial.should_prune():
+            raise optuna.TrialPruned
+
+    mean = cross_validated(on_fold=report).found.mean[objective]
+    trial.set_user_attr(INTERVAL, (mean.low, mean.high))
+    return mean.value
+
+
+class EndWithStudy(transformers.TrainerCallback):  # type: ignore[misc]
+    """A worker whose study was killed ends too, and leaves its checkpoints."""
+
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ends the process at once: nobody waits for it."""
+        if self._parent is not None and os.getppid() != self._parent:
+            os._exit(1)
+
+
+class Watch(transformers.TrainerCallback):  # type: ignore[misc]
+    """Reports every pass over the validation split, and ends a trial that the pruner gives up."""
+
+    def __init__(self, trial: optuna.Trial, section: TuneSection) -> None:
         self._trial = trial
         self._section = section
-        self._parent = parent
         self._curve: list[tuple[float, float]] = []
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], **_: Any) -> None:
         """Raises TrialPruned."""
         value = float(metrics[f"eval_{self._section.objective}"])
         self._curve.append((round(float(state.epoch), 3), value))
-        self._trial.set_user_attr("curve", self._curve)
+        self._trial.set_user_attr(CURVE, self._curve)
         if self._section.latency:
             return  # Optuna compares trials on their way by one objective only
         self._trial.report(value, round(state.epoch * _STEPS_PER_EPOCH))
         if self._trial.should_prune():
             raise optuna.TrialPruned
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A worker whose study was killed ends too, and leaves its checkpoints."""
-        if self._parent is not None and os.getppid() != self._parent:
-            os._exit(1)
 
 
 def _quality(tuned: FineTuned, objective: str) -> float:

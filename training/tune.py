@@ -5,8 +5,8 @@
     <study>/best.toml       the best trial as a recipe for `slipway train`
     <study>/report.html     every trial, in plots
 
-A trial fine-tunes on the training split and is judged on the validation split. Nothing here looks at the test split,
-so what `slipway train best.toml` measures there is not flattered by the search.
+A trial fine-tunes on the training split and is judged on the validation split, or is cross-validated on both. Nothing
+here looks at the test split, so what `slipway train best.toml` measures there is not flattered by the search.
 """
 
 import multiprocessing
@@ -26,6 +26,7 @@ from rich.progress import Progress
 
 from artifact.files import cache_dir, write_atomically
 from training.errors import TrainingError
+from training.fold_plan import FoldPlan
 from training.keys import run_key
 from training.line import Line
 from training.prepare import Prepared
@@ -35,7 +36,7 @@ from training.recipe import Recipe, with_paths
 from training.sources import no_telemetry
 from training.space import cells, check_space, with_values
 from training.steps import key_of, only_user
-from training.study import REASON, direction, finished, open_study, take_up
+from training.study import CURVE, INTERVAL, REASON, direction, finished, open_study, take_up
 from training.trial import Task, TrialFailed, objective
 from training.tune_report import TrialResult, Tuned, render_study
 
@@ -66,6 +67,8 @@ def tune(
     with quiet(), progress_on(console) as progress:
         line = Line(recipe, cache, console, progress)
         _, prepared = line.fetch_and_prepare()
+        if section.folds is not None:
+            FoldPlan.of(prepared, recipe, section.folds)  # raises now rather than in every trial
         folder = folder or Path("runs") / recipe.name / f"tune-{_study_key(recipe, prepared)[:16]}"
         try:
             with only_user(folder), line.timed("tune") as said:
@@ -184,6 +187,7 @@ def _tuned(study: optuna.Study, recipe: Recipe, folder: Path) -> Tuned:
         front=tuple(front),
         best=best,
         recipe=folder / "best.toml",
+        folds=recipe.tune.folds,
     )
     write_atomically(folder / "report.html", render_study(recipe, tuned).encode())
     return tuned
@@ -199,8 +203,9 @@ def _result(trial: FrozenTrial) -> TrialResult:
         quality=values[0] if values else None,
         latency_seconds=values[1] if len(values) > 1 else None,
         seconds=took.total_seconds() if took else 0.0,
-        curve=tuple((float(epoch), float(value)) for epoch, value in trial.user_attrs.get("curve", ())),
+        curve=tuple((float(epoch), float(value)) for epoch, value in trial.user_attrs.get(CURVE, ())),
         note=str(trial.user_attrs.get(REASON, "")),
+        interval=trial.user_attrs.get(INTERVAL),
     )
 
 
@@ -212,5 +217,6 @@ def _write_recipe(recipe: Recipe, result: TrialResult, path: Path) -> None:
     values["data"] = data.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     if changed.encoder.source == "folder":
         values["encoder"]["name"] = os.path.relpath(changed.encoder.name, path.parent)
-    said = f"# Trial {result.number} of `slipway tune`: {recipe.tune.objective} {result.quality:.4f} in validation."
+    over = "in validation" if recipe.tune.folds is None else f"in the mean of {recipe.tune.folds} folds"
+    said = f"# Trial {result.number} of `slipway tune`: {recipe.tune.objective} {result.quality:.4f} {over}."
     write_atomically(path, f"{said}\n{tomli_w.dumps(values)}".encode())

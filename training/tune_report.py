@@ -16,7 +16,8 @@ Value = bool | int | float | str
 class TrialResult:
     """One trial as a person wants to see it. `quality` is that of its best pass over the validation split.
 
-    `curve` holds (epoch, quality) of each pass; `latency_seconds` is None unless it was an objective.
+    `curve` holds (epoch, quality) of each pass; `latency_seconds` is None unless it was an objective. Cross-validated,
+    `quality` is the mean over folds with `interval` (training/intervals.py), and `curve` holds (folds, their mean).
     """
 
     number: int
@@ -27,6 +28,7 @@ class TrialResult:
     seconds: float
     curve: tuple[tuple[float, float], ...]
     note: str
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Tuned:
     front: tuple[int, ...]
     best: TrialResult
     recipe: Path
+    folds: int | None = None
 
 
 def render_study(recipe: Recipe, tuned: Tuned) -> str:
@@ -56,6 +59,16 @@ def render_study(recipe: Recipe, tuned: Tuned) -> str:
     return page(title, head + "".join(parts))
 
 
+def judged_on(tuned: Tuned) -> str:
+    """What the quality of a trial was measured on."""
+    return "validation split" if tuned.folds is None else f"mean of {tuned.folds} folds"
+
+
+def interval_of(trial: TrialResult) -> str:
+    """To stand behind the quality; nothing for a trial that was not cross-validated to its end."""
+    return "" if trial.interval is None else " ({:.3f} to {:.3f})".format(*trial.interval)
+
+
 def _together(figures: Iterable[str]) -> str:
     """Figures side by side, as far as the window is wide; nothing for none."""
     joined = "".join(figures)
@@ -65,7 +78,7 @@ def _together(figures: Iterable[str]) -> str:
 def _cards(tuned: Tuned) -> Iterator[tuple[str, str, str]]:
     states = [trial.state for trial in tuned.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    yield f"best {tuned.objective}", f"{tuned.best.quality:.4f}", f"trial {tuned.best.number}, validation split"
+    yield f"best {tuned.objective}", f"{tuned.best.quality:.4f}", f"trial {tuned.best.number}, {judged_on(tuned)}"
     yield "trials", str(len(states)), counts
     yield "sampler", tuned.sampler, f"{sum(trial.seconds for trial in tuned.trials):.0f} s in all trials"
 
@@ -101,7 +114,10 @@ def _curves(tuned: Tuned) -> str:
     ]
     points = [point for line in series for point in line.points]
     axes = Axes(
-        "epoch", tuned.objective, x_span=_around([x for x, _ in points]), y_span=_around([y for _, y in points])
+        "epoch" if tuned.folds is None else "folds",
+        tuned.objective,
+        x_span=_around([x for x, _ in points]),
+        y_span=_around([y for _, y in points]),
     )
     caption = "Each trial on its way; pruned ones are dashed, the best is in the second colour"
     return figure(caption, line_chart("curves", axes, series, legend=False))
@@ -162,7 +178,7 @@ def _trials(tuned: Tuned) -> str:
 
 def _row(trial: TrialResult, names: Sequence[str], tuned: Tuned, *, latency: bool) -> list[str]:
     mark = " <b>best</b>" if trial.number == tuned.best.number else ""
-    cells = [f"{trial.number}{mark}", trial.state, _shown(trial.quality)]
+    cells = [f"{trial.number}{mark}", trial.state, _shown(trial.quality) + interval_of(trial)]
     if latency:
         cells.append(_shown(None if trial.latency_seconds is None else trial.latency_seconds * 1e3))
     cells.append(f"{trial.seconds:.0f}")

@@ -194,8 +194,20 @@ def test_each_source_is_left_out_and_named(
     assert "without first[a].csv  accuracy" in capsys.readouterr().out
     assert found.comparison is not None
     assert found.comparison.rows == sum(fold.rows for fold in found.found.folds)
-    with pytest.raises(EvaluationInvalid, match=r"^recipe\.toml: --folds sources: needs two sources"):
+    assert [each.name for each in found.comparison.sources] == ["first[a].csv", "second.csv"]
+
+    (tmp_path / "one.toml").write_text((tmp_path / "recipe.toml").read_text().replace("reviews.csv", "second.csv"))
+    beside = evaluate_recipe("joined.toml", "sources", QUIET, against="one.toml", baseline=True)
+    assert beside.comparison is not None
+    assert beside.other is not None
+    assert [(each.name, each.rows) for each in beside.comparison.sources] == [
+        ("first[a].csv", found.found.folds[0].rows)
+    ]
+    assert [(fold.name, fold.rows) for fold in beside.other.folds] == [("(nothing)", beside.comparison.rows)]
+    with pytest.raises(EvaluationInvalid, match=r"recipe\.toml: it shares no row with joined\.toml"):
         evaluate_recipe("joined.toml", "sources", QUIET, against="recipe.toml", baseline=True)
+    with pytest.raises(EvaluationInvalid, match=r"^recipe\.toml: --folds sources: needs two sources"):
+        evaluate_recipe("recipe.toml", "sources", QUIET, against="joined.toml", baseline=True)
 
 
 def test_recipes_with_other_labels_start_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """training/fold_plan.py: which rows are held out together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rich.progress import Progress
@@ -7,7 +9,7 @@ from rich.progress import Progress
 from tests.training import tiny
 from training.errors import DataInvalid, EvaluationInvalid
 from training.fold_plan import FoldPlan, Folds, parse_folds
-from training.prepare import Prepared, prepare
+from training.prepare import Prepared, Split, prepare
 from training.recipe import Recipe
 
 FOLDS = 3
@@ -65,6 +67,47 @@ def test_a_source_of_one_label_cannot_be_measured(prepared: Prepared, recipe: Re
     joined = tiny.from_sources(prepared, lambda row, text, label: "praise" if label else "complaints")
     with pytest.raises(DataInvalid, match=r"without complaints: its \d+ training rows hold no row labelled negative$"):
         FoldPlan.of(joined, recipe, "sources")
+
+
+def test_a_fold_without_a_label_is_refused(recipe: Recipe, progress: Progress) -> None:
+    few = prepare(tiny.table(60), tiny.recipe(), progress)
+    with pytest.raises(DataInvalid, match=r"fold \d+ of 20: its \d+ held-out rows hold no row labelled .*fewer folds"):
+        FoldPlan.of(few, recipe, 20)
+
+
+def test_beside_another_recipe_a_model_answers_what_it_learned_nothing_of(prepared: Prepared, recipe: Recipe) -> None:
+    own = spread(prepared, "films", "news")
+    asked = rows_of("tweets", "new tweet", "other tweet", *own.train.texts[:1]), rows_of("films", "new film", "film")
+    plan = FoldPlan.beside(own, recipe, joined(*asked))
+    assert plan.names == ("films", "(nothing)")
+    sources, texts = np.array(plan.pool.sources), np.array(plan.pool.texts)
+    learned, chosen, held = plan.masks(0)
+    assert set(sources[held]) == {"films"}
+    assert set(sources[learned | chosen]) == {"news"}
+    learned, chosen, held = plan.masks(1)
+    # The tweet that it learned as something else is not asked about, and it never learns what is only asked about.
+    assert texts[held].tolist() == ["new tweet", "other tweet"]
+    assert set(sources[learned | chosen]) == {"films", "news"}
+    assert set(sources[plan.asked]) == {"films", "tweets"}
+
+
+def test_a_recipe_of_one_source_cannot_leave_it_out(prepared: Prepared, recipe: Recipe) -> None:
+    own = replace(prepared, name="films")
+    plan = FoldPlan.beside(own, recipe, joined(rows_of("tweets", "a", "b"), rows_of("films", "c", "d")))
+    assert plan.names == ("(nothing)",)
+    assert [plan.pool.texts[row] for row in plan.asked] == ["a", "b"]
+    other = FoldPlan.beside(own, recipe, joined(rows_of("tweets", "a", "z"), rows_of("films", "c", "d")))
+    assert other.key(0) != plan.key(0)
+    assert FoldPlan.beside(own, recipe, rows_of("films", "c", "d")).asked.tolist() == []
+
+
+def rows_of(source: str, *texts: str) -> Split:
+    return Split(texts, np.arange(len(texts)) % 2, None, (source,) * len(texts))
+
+
+def joined(one: Split, other: Split) -> Split:
+    labels = np.concatenate([one.labels, other.labels])
+    return Split(one.texts + other.texts, labels, None, one.sources + other.sources)
 
 
 @pytest.mark.parametrize(("text", "folds"), [("5", 5), ("sources", "sources"), ("1", 1)])

@@ -10,9 +10,10 @@ from rich.progress import Progress
 
 from tests.training import tiny
 from training.assess import Rows
-from training.errors import DataInvalid, EvaluationInvalid
+from training.errors import EvaluationInvalid
+from training.fold_plan import FoldPlan
 from training.folds import CrossValidation, FoldResult, Validated, compare_held_out, cross_validate
-from training.prepare import Prepared, Split, prepare
+from training.prepare import Prepared, Split
 from training.recipe import Recipe
 from training.sources import EncoderFolder
 
@@ -21,15 +22,6 @@ PARCELS = Rows("parcels", ("the parcel is superb", "a dull parcel", "grating par
 # The same under the other labels, and one row more that is like the first.
 TURNED = Rows("turned", (*PARCELS.texts, PARCELS.texts[0]), np.array([0, 1, 1, 0]))
 NOTHING = Rows("nothing", (), np.array([], dtype=np.int64))
-
-
-def test_a_fold_without_a_label_is_said_before_any_work(
-    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
-) -> None:
-    few = prepare(tiny.table(60), tiny.recipe(), progress)
-    with pytest.raises(DataInvalid, match=r"fold \d+ of 20: its \d+ held-out rows hold no row labelled .*fewer folds"):
-        cross_validate(recipe, few, encoder, tmp_path, progress, folds=20)
-    assert list(tmp_path.iterdir()) == []
 
 
 def validated(
@@ -43,7 +35,7 @@ def validated(
             encoder,
             folder,
             progress,
-            folds=FOLDS,
+            FoldPlan.of(prepared, recipe, FOLDS),
             baseline=baseline,
             elsewhere=(NOTHING, PARCELS, TURNED),
             on_fold=told.append,
@@ -105,7 +97,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_fold(
             encoder,
             tmp_path,
             progress,
-            folds=FOLDS,
+            FoldPlan.of(prepared, recipe, FOLDS),
             baseline=True,
             elsewhere=(NOTHING, PARCELS, TURNED),
             on_fold=stop,
@@ -139,6 +131,18 @@ def test_two_recipes_are_compared_on_the_rows_they_share() -> None:
     assert found.first_metrics["accuracy"].value == 1.0
     assert found.second_metrics["accuracy"].value == 0.5
     assert found.mcnemar.only_first_right == 30
+    assert found.sources == ()
+
+
+def test_what_they_share_is_compared_by_source_too() -> None:
+    rows = rows_named(*(f"text {row}" for row in range(40)), sources=("films",) * 30 + ("parcels",) * 10)
+    found = compare_held_out(("a", "b"), answered(rows, 0.75), answered(rows, 0.5))
+    assert [(each.name, each.rows) for each in found.sources] == [("films", 30), ("parcels", 10)]
+    films, parcels = found.sources
+    assert (films.first.value, films.second.value) == (1.0, pytest.approx(20 / 30))
+    assert films.difference.value == pytest.approx(1 / 3)
+    assert films.difference.low > 0
+    assert (parcels.first.value, parcels.second.value, parcels.difference.value) == (0.0, 0.0, 0.0)
 
 
 def test_labels_in_another_order_are_the_same_labels() -> None:
@@ -192,9 +196,10 @@ def test_each_source_is_answered_by_a_model_of_the_others(
 ) -> None:
     joined = by_length(prepared)
     told: list[FoldResult] = []
+    plan = FoldPlan.of(joined, recipe, "sources")
     for _ in range(2):
         validated = cross_validate(
-            recipe, joined, encoder, tmp_path, progress, folds="sources", baseline=True, on_fold=told.append
+            recipe, joined, encoder, tmp_path, progress, plan, baseline=True, on_fold=told.append
         )
     counted = Counter((*joined.train.sources, *joined.validation.sources))
     assert [(fold.name, fold.rows, fold.train_rows) for fold in told[:2]] == [
@@ -210,10 +215,28 @@ def test_each_source_is_answered_by_a_model_of_the_others(
     assert (mean.low, mean.value, mean.high) == pytest.approx((min(accuracies), np.mean(accuracies), max(accuracies)))
 
 
+def test_another_recipe_is_asked_about_a_source_it_never_had(
+    recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    joined = by_length(prepared)
+    long = replace(joined, **{name: of_source(getattr(joined, name), "long") for name in ("train", "validation")})
+    plan = FoldPlan.beside(long, recipe, FoldPlan.of(joined, recipe, "sources").pool)
+    found = cross_validate(recipe, long, encoder, tmp_path, progress, plan, baseline=True)
+    assert set(found.rows.sources) == {"short"}
+    (only,) = found.found.folds
+    assert (only.train_rows, only.rows) == (len(long.train) + len(long.validation), len(found.rows))
+    assert np.mean(found.scores.argmax(axis=1) == found.rows.labels) == only.metrics["accuracy"].value
+
+
+def of_source(split: Split, name: str) -> Split:
+    return split.at(np.flatnonzero(np.array(split.sources) == name))
+
+
 def test_scores_of_other_sources_are_not_taken_for_these(
     recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
 ) -> None:
     renamed = tiny.from_sources(prepared, lambda row, text, label: "short" if len(text) > 50 else "long")
     for rows in (by_length(prepared), renamed):
-        made = cross_validate(recipe, rows, encoder, tmp_path, progress, folds="sources", baseline=True)
+        plan = FoldPlan.of(rows, recipe, "sources")
+        made = cross_validate(recipe, rows, encoder, tmp_path, progress, plan, baseline=True)
         assert not any(fold.found for fold in made.found.folds)

@@ -59,6 +59,11 @@ def test_a_search_that_makes_no_sense_is_refused_when_it_is_read(search: dict[st
         tiny.recipe(tune={"space": {"training": {"batch_size": search}}})
 
 
+def test_latency_is_that_of_one_model(home: Path) -> None:
+    with pytest.raises(RecipeInvalid, match=r"tune\.latency: is that of a trial's one model; leave out tune\.folds"):
+        check_space(searching(home, RATES, latency=True, folds=3))
+
+
 def test_latency_is_not_measured_beside_other_trials(home: Path) -> None:
     with pytest.raises(RecipeInvalid, match=r"tune\.latency: needs one job"):
         check_space(searching(home, RATES, latency=True), jobs=2)

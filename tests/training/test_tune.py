@@ -17,7 +17,8 @@ from rich.console import Console
 from cli.app import main
 from tests.training import tiny
 from tests.training.tiny import searching
-from training.errors import TrainingError
+from training.errors import DataInvalid, TrainingError
+from training.evaluation import evaluate_recipe
 from training.provenance import ROOT, public_recipe
 from training.recipe import Recipe, load_recipe
 from training.space import with_values
@@ -105,6 +106,30 @@ def test_tpe_proposes_within_the_space(home: Path) -> None:
         assert 1e-3 <= float(trial.values["training.learning_rate"]) <= 6e-3
         assert trial.values["training.batch_size"] in (16, 24, 32, 40)
     assert found.trials[0].values != found.trials[1].values
+
+
+def test_a_trial_over_folds_has_the_mean_that_evaluate_finds(home: Path) -> None:
+    space = {"epochs": {"choices": [6.0, 1.0]}, "learning_rate": {"choices": [5e-3]}}
+    recipe = searching(home, space, sampler="grid", objective="log_loss", folds=3, warmup_trials=1)
+    found = run(home, recipe, "folds")
+    assert [trial.state for trial in found.trials] == ["complete", "pruned"]
+    assert [done for done, _ in found.trials[0].curve] == [1, 2, 3]
+    assert len(found.trials[1].curve) < 3
+    assert found.best.quality == found.trials[0].curve[-1][1]
+    low, high = found.best.interval or (1, 0)
+    assert low <= found.best.quality <= high
+    assert "in the mean of 3 folds" in found.recipe.read_text()
+    assert "mean of 3 folds" in (found.folder / "report.html").read_text()
+    console = Console(file=io.StringIO())
+    alone = evaluate_recipe(str(found.recipe), 3, console, run_dir=home / "alone").found.mean["log_loss"]
+    assert (alone.value, alone.low, alone.high) == (found.best.quality, low, high)
+
+
+def test_folds_that_cannot_be_are_said_before_any_trial(home: Path) -> None:
+    recipe = searching(home, RATES, sampler="grid", folds=20)
+    with pytest.raises(DataInvalid, match=r"fold \d+ of 20: its \d+ held-out rows hold no row labelled"):
+        run(home, recipe, "too-many")
+    assert not (home / "too-many").exists()
 
 
 def test_quality_against_latency_has_a_front(home: Path) -> None:
