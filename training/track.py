@@ -40,12 +40,15 @@ def reporters(section: TrackSection) -> list[str]:
 def tracked(recipe: Recipe, folder: Path) -> Iterator[Callable[[RunSummary], None]]:
     """Set up what the recipe's `[track]` names for one run in `folder`; the caller gets what records its outcome.
 
-    Raises RecipeInvalid as `reporters` does, TrainingError when MLflow's store cannot be used.
+    Raises RecipeInvalid as `reporters` does and where Comet has no key, TrainingError when MLflow's store cannot be
+    used.
     """
     names = reporters(recipe.track)
     with ExitStack() as stack:
         if names:
             stack.enter_context(_environment(_variables(recipe, folder)))
+        if recipe.track.comet:
+            stack.enter_context(_comet_refusals())
         yield stack.enter_context(_mlflow_run(recipe, folder)) if recipe.track.mlflow else _nobody
 
 
@@ -73,6 +76,17 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def _comet_refusals() -> Iterator[None]:
+    """Comet refuses with a plain ValueError in the middle of the training: a missing key is the user's to mend."""
+    try:
+        yield
+    except ValueError as error:
+        if "comet" not in str(error).lower():
+            raise
+        raise RecipeInvalid(f"track.comet: {error}".strip()) from error
 
 
 @contextmanager

@@ -68,6 +68,23 @@ def test_off_means_that_no_tracker_is_even_imported(encoder: EncoderFolder, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+_REPORTS = "import training, os; print(os.environ['COMET_ERROR_TRACKING_ENABLE'])"
+
+
+@pytest.mark.parametrize(("set_before", "found"), [({}, "false"), ({"COMET_ERROR_TRACKING_ENABLE": "true"}, "true")])
+def test_comet_reports_no_errors_to_its_maker_unless_told_to(set_before: dict[str, str], found: str) -> None:
+    kept = {name: value for name, value in os.environ.items() if name != "COMET_ERROR_TRACKING_ENABLE"}
+    done = subprocess.run(
+        [sys.executable, "-c", _REPORTS],
+        cwd=ROOT,
+        env={**kept, **set_before},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == found
+
+
 def test_off_is_the_default_and_the_trainer_reports_to_nobody(tmp_path: Path) -> None:
     recipe = tiny.recipe()
     assert reporters(recipe.track) == []
@@ -86,6 +103,15 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         reporters(tiny.recipe(track={"comet": True}).track)
     with pytest.raises(RecipeInvalid, match=r"track\.mlflow: needs mlflow, .*: pip install 'slipway\[track\]'"):
         reporters(tiny.recipe(track={"mlflow": True}).track)
+
+
+def test_what_comet_refuses_is_the_recipes_to_mend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(track, "find_spec", lambda name: name)
+    recipe = tiny.recipe(track={"comet": True})
+    with pytest.raises(RecipeInvalid, match=r"^track\.comet: Comet\.ml requires an API key"), tracked(recipe, tmp_path):
+        raise ValueError("Comet.ml requires an API key. ")
+    with pytest.raises(ValueError, match="not ours"), tracked(recipe, tmp_path):
+        raise ValueError("not ours")
 
 
 def test_an_unknown_tracker_is_refused() -> None:
