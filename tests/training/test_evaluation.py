@@ -137,12 +137,18 @@ def test_what_cannot_be_evaluated_says_what_to_give(artifact: Artifact, file: Pa
 # --- folds -------------------------------------------------------------------------------------------------------
 
 
-def test_a_recipe_is_cross_validated_and_finished_folds_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a recipe, its table and its encoder."""
     tiny.project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_a_recipe_is_cross_validated_and_finished_folds_are_found(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = evaluate_recipe("recipe.toml", 2, Console(width=200), baseline=True)
     again = evaluate_recipe("recipe.toml", 2, Console(width=200), baseline=True)
     assert (first.found.model, len(first.found.folds)) == ("baseline", 2)
@@ -154,15 +160,12 @@ def test_a_recipe_is_cross_validated_and_finished_folds_are_found(
         "✓ tiny, fold 2 of 2",
     ]
     assert sum("found finished" in line for line in said) == 2
-    assert list((tmp_path / "runs" / "tiny").glob("folds-*"))
+    assert list((home / "runs" / "tiny").glob("folds-*"))
 
 
-def test_two_recipes_answer_the_same_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny.project(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "cut.toml").write_text((tmp_path / "recipe.toml").read_text() + "max_tokens = 8\n")
-    found = evaluate_recipe("recipe.toml", 2, QUIET, against="cut.toml", baseline=True, run_dir=tmp_path / "run")
+def test_two_recipes_answer_the_same_folds(home: Path) -> None:
+    (home / "cut.toml").write_text((home / "recipe.toml").read_text() + "max_tokens = 8\n")
+    found = evaluate_recipe("recipe.toml", 2, QUIET, against="cut.toml", baseline=True, run_dir=home / "run")
     assert found.other is not None
     assert found.comparison is not None
     assert (found.comparison.first, found.comparison.second) == ("recipe.toml", "cut.toml")
@@ -170,25 +173,20 @@ def test_two_recipes_answer_the_same_folds(tmp_path: Path, monkeypatch: pytest.M
     assert (found.found.recipe, found.other.recipe) == ("recipe.toml", "cut.toml"), "both are called tiny"
     assert found.document()["comparison"]["rows"] == found.comparison.rows
     assert found.document()["against"]["folds"][0]["rows"] == found.other.folds[0].rows
-    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"steps", "against"}
+    assert {path.name for path in (home / "run").iterdir()} >= {"steps", "against"}
 
 
-def test_each_source_is_left_out_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tiny.project(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
-    rows = (tmp_path / "reviews.csv").read_text().splitlines()
+def test_each_source_is_left_out_and_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (home / "reviews.csv").read_text().splitlines()
     for name, part in (("first[a].csv", rows[1:200]), ("second.csv", rows[200:])):
-        (tmp_path / name).write_text("\n".join([rows[0], *part]) + "\n")
-    head, rest = (tmp_path / "recipe.toml").read_text().split("[data]\n")
+        (home / name).write_text("\n".join([rows[0], *part]) + "\n")
+    head, rest = (home / "recipe.toml").read_text().split("[data]\n")
     data = rest[: rest.index("\n[")]
     sources = "".join(
         f"\n[[data.sources]]\n{data.replace('reviews.csv', name)}\n" for name in ("first[a].csv", "second.csv")
     )
     joined = f'{head}[data]\nsource = "joined"\n{sources}{rest[len(data) :]}'
-    (tmp_path / "joined.toml").write_text(joined)
+    (home / "joined.toml").write_text(joined)
     found = evaluate_recipe("joined.toml", "sources", Console(width=200), against="joined.toml", baseline=True)
     assert [fold.name for fold in found.found.folds] == ["first[a].csv", "second.csv"]
     assert "without first[a].csv  accuracy" in capsys.readouterr().out
@@ -196,7 +194,7 @@ def test_each_source_is_left_out_and_named(
     assert found.comparison.rows == sum(fold.rows for fold in found.found.folds)
     assert [each.name for each in found.comparison.sources] == ["first[a].csv", "second.csv"]
 
-    (tmp_path / "one.toml").write_text((tmp_path / "recipe.toml").read_text().replace("reviews.csv", "second.csv"))
+    (home / "one.toml").write_text((home / "recipe.toml").read_text().replace("reviews.csv", "second.csv"))
     beside = evaluate_recipe("joined.toml", "sources", QUIET, against="one.toml", baseline=True)
     assert beside.comparison is not None
     assert beside.other is not None
