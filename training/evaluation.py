@@ -23,7 +23,7 @@ from training.data import read_table
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
-from training.fold_plan import FoldPlan, Folds, check_folds
+from training.fold_plan import NOTHING, FoldPlan, Folds, check_folds
 from training.folds import CrossValidation, FoldResult, Validated, compare_held_out, cross_validate
 from training.keys import run_key
 from training.labelled import file_rows, prepared_again, reading_for, recipe_of, rows_of
@@ -319,7 +319,9 @@ def _in_folds(
 
 def _say(console: Console, title: str, folds: Folds, fold: FoldResult) -> None:
     # A source's name may hold brackets, which rich would take for markup.
-    part = f"without {escape(fold.name)}" if folds == "sources" else f"fold {fold.name} of {folds}"
+    part = f"fold {fold.name} of {folds}"
+    if folds == "sources":
+        part = "all of it" if fold.name == NOTHING else f"without {escape(fold.name)}"
     found = "  [dim]found finished[/dim]" if fold.found else ""
     accuracy = shown(fold.metrics["accuracy"])
     console.print(

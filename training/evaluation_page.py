@@ -8,7 +8,7 @@ from training.assess_page import assessment_sections, evaluation_plots, metrics_
 from training.charts import interval
 from training.compare import Comparison
 from training.evaluation import CrossValidated, Evaluated
-from training.evaluation_tables import comparison_sentences, shared_rows
+from training.evaluation_tables import comparison_sentences, folds_title, shared_rows
 from training.folds import CrossValidation, FoldResult
 from training.page import METRICS, NOT_MEASURED, cards, page, section, shown, span, stacked, table
 
@@ -95,7 +95,7 @@ def _beside(found: CrossValidated) -> str:
 
 
 def _by_source(found: Comparison) -> str:
-    """Accuracy on each source; nothing where there is one."""
+    """Accuracy on each source; nothing where the data is not joined."""
     if not found.sources:
         return ""
     head = ("Accuracy on", "Rows", escape(found.first), escape(found.second), "Difference")
@@ -108,19 +108,23 @@ def _by_source(found: Comparison) -> str:
 
 def _validated(found: CrossValidation) -> str:
     """The sections of one recipe."""
-    means = f"<p>{_SOURCES if found.by_source else _FOLDS}</p>" + table(
-        ("Metric", "Mean"), [(escape(METRICS[key]), shown(found.mean[key])) for key in _names(found)]
-    )
-    parts = [
-        (f"{found.recipe}: mean over the {found.kind}s", means),
-        (f"{found.recipe}: {found.kind} by {found.kind}", _folds(found)),
-    ]
+    parts = [(f"{found.recipe}: {found.kind} by {found.kind}", _folds(found))]
+    if found.beside_another:
+        parts = [(f"{found.recipe}: its models", f"<p>{escape(folds_title(found))}.</p>{_folds(found)}")]
+    else:
+        parts.insert(0, (f"{found.recipe}: mean over the {found.kind}s", _means(found)))
     if found.sources:
         rows = [(escape(each.name), f"{each.rows:,}", shown(each.accuracy)) for each in found.sources]
         parts.append((f"{found.recipe}: by source", table(("Held-out rows of", "Rows", "Accuracy"), rows)))
     if found.elsewhere:
         parts.append((f"{found.recipe}: out of domain", _elsewhere(found)))
     return "".join(section(title, body) for title, body in parts)
+
+
+def _means(found: CrossValidation) -> str:
+    return f"<p>{_SOURCES if found.by_source else _FOLDS}</p>" + table(
+        ("Metric", "Mean"), [(escape(METRICS[key]), shown(found.mean[key])) for key in _names(found)]
+    )
 
 
 def _reach(estimate: Estimate) -> str:

@@ -129,16 +129,15 @@ def shared_rows(found: CrossValidation) -> str:
 
 
 def _folds(found: CrossValidation) -> Iterator[RenderableType]:
-    rows = sum(fold.rows for fold in found.folds)
-    kind = "sources, each left out once," if found.by_source else "folds"
-    yield f"{found.recipe}, {found.model}: {len(found.folds)} {kind} over {rows:,} rows of {found.data} (no test row)"
+    yield folds_title(found)
     names = [key for key in METRICS if key in found.mean]
     yield _table(
         ["left out" if found.by_source else "fold", "trained on", "rows", *(METRICS[key] for key in names)],
         [[fold.name, f"{fold.train_rows:,}", f"{fold.rows:,}", *_values(fold.metrics, names)] for fold in found.folds],
     )
-    value = "value (lowest to highest)" if found.by_source else "value [95%]"
-    yield _table([f"mean over {found.kind}s", value], [[METRICS[key], shown(found.mean[key])] for key in names])
+    if not found.beside_another:
+        value = "value (lowest to highest)" if found.by_source else "value [95%]"
+        yield _table([f"mean over {found.kind}s", value], [[METRICS[key], shown(found.mean[key])] for key in names])
     if found.sources:
         yield _table(
             ["held-out rows of", "rows", "accuracy [95%]"],
@@ -149,8 +148,18 @@ def _folds(found: CrossValidation) -> Iterator[RenderableType]:
             ["out of domain (lowest to highest fold)", *(METRICS[key] for key in names)],
             [[place.name, *(shown(place.metrics.get(key)) for key in names)] for place in found.elsewhere],
         )
-    worst = found.worst_fold
-    yield f"Worst {found.kind}: {worst.name}, accuracy {shown(worst.metrics['accuracy'])}."
+    if not found.beside_another:
+        worst = found.worst_fold
+        yield f"Worst {found.kind}: {worst.name}, accuracy {shown(worst.metrics['accuracy'])}."
+
+
+def folds_title(found: CrossValidation) -> str:
+    """Which models answered how many rows of what."""
+    rows = f"{sum(fold.rows for fold in found.folds):,} rows"
+    if found.beside_another:
+        return f"{found.recipe}, {found.model}: asked about {rows} of sources that it had not learned"
+    kind = "sources, each left out once," if found.by_source else "folds"
+    return f"{found.recipe}, {found.model}: {len(found.folds)} {kind} over {rows} of {found.data} (no test row)"
 
 
 def _values(metrics: Mapping[str, Estimate], names: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from training.errors import DataInvalid, EvaluationInvalid
 from training.prepare import Prepared, Split
 from training.recipe import LEAST_FOLDS, MOST_FOLDS, Recipe
 
-NOTHING: Final = "(nothing)"
+NOTHING: Final = "nothing"
 _FOLD_BYTES: Final = slice(16, 24)
 _VALIDATION_BYTES: Final = slice(24, 32)
 
@@ -32,8 +32,8 @@ Mask = npt.NDArray[np.bool_]
 class FoldPlan:
     """Which of the rows are held out by which fold, and which choose its checkpoint. Shapes (rows,).
 
-    `names` says what each fold holds out: its number, or a source. Rows of fold -1 are always learned from and never
-    asked about; those that are not `own` are another recipe's, only asked about.
+    `names` says what each fold holds out: its number, a source, or NOTHING of the recipe itself. Rows of fold -1 are
+    always learned from and never asked about; those that are not `own` are another recipe's, only asked about.
     """
 
     folds: Folds
@@ -42,6 +42,7 @@ class FoldPlan:
     fold: npt.NDArray[np.int64]
     validation: Mask
     own: Mask
+    beside_another: bool = False
 
     @classmethod
     def of(cls, prepared: Prepared, recipe: Recipe, folds: Folds) -> "FoldPlan":
@@ -57,33 +58,30 @@ class FoldPlan:
     def beside(cls, prepared: Prepared, recipe: Recipe, other: Split) -> "FoldPlan":
         """Each of the other recipe's rows, asked of a model of this one that learned nothing of its source.
 
-        A source that both have is left out of this one too. What only the other has, one model of all rows here
-        answers, but for texts that it learned. Where this one has a single source, nobody can answer that. `other` has
-        its labels in the order of `recipe`. Raises as `of`.
+        A source that both have is left out here too, and what only the other has, one model of all rows here answers.
+        Not asked about are texts that this recipe has among its own rows (but for those of a source left out) or in
+        its test split; the source of a recipe that has a single one; and sources only the other has, should their rows
+        lack a label. `other` has its labels in the order of `recipe`. Raises as `of`.
         """
         own = _joined(prepared.train, prepared.validation)
         own = replace(own, sources=own.sources or (prepared.name,) * len(own))
-        has, learned = set(own.sources), set(own.texts)
-        both = sorted(has & set(other.sources)) if len(has) > 1 else []
-        place = {name: number for number, name in enumerate(both)}
-        strange = other.at(
-            np.array(
-                [
-                    row
-                    for row, (text, source) in enumerate(zip(other.texts, other.sources, strict=True))
-                    if source not in has and text not in learned
-                ],
-                dtype=np.int64,
-            )
-        )
-        pool = _joined(own, strange)
+        has, known = set(own.sources), {*own.texts, *prepared.test.texts}
+        left_out = sorted(has & set(other.sources)) if len(has) > 1 else []
+        place = {name: number for number, name in enumerate(left_out)}
+        places = np.array([place.get(name, -1 if name in has else len(left_out)) for name in other.sources])
+        places[np.array([text in known for text in other.texts])] = -1
+        if len(set(other.labels[places == len(left_out)].tolist())) < len(recipe.labels):
+            places[places == len(left_out)] = -1
+        theirs = np.flatnonzero(places >= 0)
+        pool = _joined(own, other.at(theirs))
         plan = cls(
             folds="sources",
-            names=(*both, *((NOTHING,) if len(strange) else ())),
+            names=(*left_out, *((NOTHING,) if len(left_out) in places else ())),
             pool=pool,
-            fold=np.array([*(place.get(name, -1) for name in own.sources), *[len(both)] * len(strange)]),
+            fold=np.array([*(place.get(name, -1) for name in own.sources), *places[theirs]]),
             validation=_validation(pool, recipe),
             own=np.arange(len(pool)) < len(own),
+            beside_another=True,
         )
         _check_labels(plan, recipe)
         return plan
@@ -103,8 +101,12 @@ class FoldPlan:
         """JSON values that tell this fold from every other of the same rows."""
         if self.folds != "sources":
             return (self.folds, fold)
-        strange = (text for text, own in zip(self.pool.texts, self.own, strict=True) if not own)
-        return (self.folds, fold, *self.pool.sources, *strange)
+        parts = (self.folds, fold, *self.pool.sources)
+        if not self.beside_another:
+            return parts
+        # Which sources are numbered follows from the other recipe, too.
+        theirs = (text for text, own in zip(self.pool.texts, self.own, strict=True) if not own)
+        return (*parts, "beside", self.names[fold], *theirs)
 
     def lacking(self, name: str, what: str) -> str:
         """A sentence about one fold that cannot be."""

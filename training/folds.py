@@ -7,7 +7,7 @@ Which rows a fold holds out: training/fold_plan.py.
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +69,8 @@ class FoldResult(BaseModel):
 class CrossValidation(BaseModel):
     """All folds, and each metric's mean over them with the interval of `intervals.mean_over_folds`.
 
-    Folds `by_source` are no sample of anything: their means come with the lowest fold and the highest. `sources`
+    Folds `by_source` are no sample of anything: their means come with the lowest fold and the highest. Folds
+    `beside_another` answer that recipe's rows (training/fold_plan.py), and their mean is the mean of nothing. `sources`
     holds the rows of all folds by where they come from, `elsewhere` each metric on data that nothing is learned from:
     the mean over the folds' models, the lowest of them and the highest.
     """
@@ -80,6 +81,7 @@ class CrossValidation(BaseModel):
     model: str
     data: str
     by_source: bool = False
+    beside_another: bool = False
     folds: tuple[FoldResult, ...]
     mean: dict[str, Estimate]
     sources: tuple[SliceResult, ...] = ()
@@ -138,6 +140,7 @@ def cross_validate(
         model=job.title,
         data=prepared.name,
         by_source=by_source,
+        beside_another=plan.beside_another,
         folds=tuple(results),
         mean=_over_folds([each.metrics for each in results], _range if by_source else mean_over_folds),
         sources=() if by_source else _by_source(plan.pool, scores),
@@ -153,8 +156,8 @@ def compare_held_out(names: tuple[str, str], first: Validated, second: Validated
     """Compare two recipes on the rows they share, each answered by a fold that had not learned it.
 
     The paired figures are those of these models: what another seed would change is not in them. Rows that have
-    another label in the other recipe are left out. Raises EvaluationInvalid when they have other labels or no row in
-    common.
+    another label in the other recipe are left out, and those that no model of it may answer; both are counted. Raises
+    EvaluationInvalid when they have other labels or no row in common.
     """
     check_labels(second.labels, first.labels)
     place = {text: row for row, text in enumerate(second.rows.texts)}
@@ -163,11 +166,17 @@ def compare_held_out(names: tuple[str, str], first: Validated, second: Validated
     if not agreed:
         raise EvaluationInvalid(f"--against {names[1]}: it shares no row with {names[0]}")
     own, others = (list(rows) for rows in zip(*agreed, strict=True))
-    left_out = len(shared) - len(agreed)
-    warnings = [f"{left_out:,} rows have another label in {names[1]} and are left out"] if left_out else []
+    warnings = list(_left_out(names[1], second.found, len(first.rows) - len(shared), len(shared) - len(agreed)))
     scores = (first.scores[own], in_order(second.scores, second.labels, first.labels)[others])
     rows = first.rows.at(np.array(own))
     return compare(names, scores, rows.labels, first.labels, sources=rows.sources, warnings=warnings)
+
+
+def _left_out(name: str, found: CrossValidation, unanswered: int, relabelled: int) -> Iterator[str]:
+    if unanswered and found.beside_another:
+        yield f"{unanswered:,} rows are left out: {name} has no model that learned nothing of them and of their source"
+    if relabelled:
+        yield f"{relabelled:,} rows have another label in {name} and are left out"
 
 
 def _label(validated: Validated, row: int) -> str:

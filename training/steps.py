@@ -74,20 +74,29 @@ class Steps:
         return array if array is not None and list(array.shape) == shape else None
 
     def save_array(self, name: str, key: str, array: NDArray[Any]) -> NDArray[Any]:
-        """Keep `array` and return it: first the values, then the note that makes them valid."""
-        (self._folder / f"{name}.json").unlink(missing_ok=True)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Keep `array` and return it: first the values, then the note that makes them valid.
+
+        Raises TrainingError when the disk refuses.
+        """
         partial = self._folder / f".{name}.npy"
-        with partial.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-        partial.replace(self._folder / f"{name}.npy")
+        with self._writing(f"{name}.npy"):
+            (self._folder / f"{name}.json").unlink(missing_ok=True)
+            with partial.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+            partial.replace(self._folder / f"{name}.npy")
         self.save(name, key, list[int], list(array.shape))
         return array
 
     def _write(self, name: str, content: bytes) -> None:
+        with self._writing(name):
+            write_atomically(self._folder / name, content)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """The folder is there; what the disk refuses is said with the file's name."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._folder / name, content)
+            yield
         except OSError as error:
             raise TrainingError(f"{self._folder / name}: {error.strerror or error}") from error
 

@@ -1,6 +1,7 @@
 """A study in its folder: Optuna's trials in SQLite, taken up again where they were interrupted."""
 
 import itertools
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -10,6 +11,7 @@ import optuna
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
+from training.errors import RecipeInvalid
 from training.recipe import Recipe, TuneSection
 from training.space import grid
 
@@ -18,6 +20,8 @@ from training.space import grid
 REASON: Final = "reason"
 CURVE: Final = "curve"
 INTERVAL: Final = "interval"
+# An attribute of a study: what decides its figures.
+_KEY: Final = "key"
 _AGAIN: Final = "again"
 
 
@@ -32,6 +36,35 @@ class OneTakesIt(optuna.storages.RDBStorage):
         """False where another worker was first."""
         with self._taking:
             return super().set_trial_state_values(trial_id, state, values)
+
+
+class MedianOfMeans(optuna.pruners.BasePruner):
+    """Gives a trial up whose mean over its folds so far is worse than the median of the finished ones after as many.
+
+    Optuna's own median pruner compares the best value a trial has had: right for a curve that rises, wrong for a mean,
+    which is best after the easiest fold.
+    """
+
+    def __init__(self, warmup_trials: int, direction: Literal["maximize", "minimize"]) -> None:
+        self._warmup_trials = warmup_trials
+        self._sign = 1 if direction == "maximize" else -1
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether to end it after its last fold."""
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        folds = trial.last_step
+        means = [each.intermediate_values[folds] for each in done if folds in each.intermediate_values]
+        if folds is None or len(done) < self._warmup_trials or not means:
+            return False
+        return self._sign * trial.intermediate_values[folds] < self._sign * statistics.median(means)
+
+
+def check_study(study: optuna.Study, key: str, folder: Path) -> None:
+    """Raises RecipeInvalid where `folder` holds a study of something else: its trials were judged in another way."""
+    if (found := study.user_attrs.get(_KEY)) not in (None, key):
+        raise RecipeInvalid(f"--run-dir {folder}: holds the study of another recipe, or of other data")
+    if found is None:
+        study.set_user_attr(_KEY, key)
 
 
 def open_study(recipe: Recipe, folder: Path, worker: int = 0) -> optuna.Study:
@@ -62,6 +95,8 @@ def direction(objective: str) -> Literal["maximize", "minimize"]:
 def _pruner(section: TuneSection) -> optuna.pruners.BasePruner:
     if not section.prune:
         return optuna.pruners.NopPruner()
+    if section.folds is not None:
+        return MedianOfMeans(section.warmup_trials, direction(section.objective))
     return optuna.pruners.MedianPruner(n_startup_trials=section.warmup_trials)
 
 

@@ -84,7 +84,7 @@ def _comet_refusals() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if "comet" not in str(error).lower():
+        if not all(word in str(error).lower() for word in ("comet", "api key")):
             raise
         raise RecipeInvalid(f"track.comet: {error}".strip()) from error
 

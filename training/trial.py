@@ -80,17 +80,17 @@ def _measured(
     task: Task, trial: optuna.Trial, recipe: Recipe, home: Path, parent: int | None
 ) -> float | tuple[float, float]:
     """The quality on rows not learned from, and the latency where it counts."""
-    section, orphan = task.recipe.tune, EndWithStudy(parent)
+    section, end_with_study = task.recipe.tune, EndWithStudy(parent)
     with Progress(disable=True) as bars:
         encoder = fetch_encoder(recipe.encoder, task.cache, bars)
         if section.folds is not None:
             plan = FoldPlan.of(task.prepared, recipe, section.folds)
             cross_validated = partial(
-                cross_validate, recipe, task.prepared, encoder, home, bars, plan, callbacks=[orphan]
+                cross_validate, recipe, task.prepared, encoder, home, bars, plan, callbacks=[end_with_study]
             )
             return _over_folds(trial, section.objective, section.folds, cross_validated)
         watch = Watch(trial, section)
-        tuned = fine_tune(recipe, task.prepared, encoder, home / "fine-tune", bars, [watch, orphan])
+        tuned = fine_tune(recipe, task.prepared, encoder, home / "fine-tune", bars, [watch, end_with_study])
     curve = [(point.epoch, _value(point, section.objective)) for point in tuned.curve if point.kind == "validation"]
     trial.set_user_attr(CURVE, curve)
     quality = _quality(tuned, section.objective)

@@ -36,7 +36,7 @@ from training.recipe import Recipe, with_paths
 from training.sources import no_telemetry
 from training.space import cells, check_space, with_values
 from training.steps import key_of, only_user
-from training.study import CURVE, INTERVAL, REASON, direction, finished, open_study, take_up
+from training.study import CURVE, INTERVAL, REASON, check_study, direction, finished, open_study, take_up
 from training.trial import Task, TrialFailed, objective
 from training.tune_report import TrialResult, Tuned, render_study
 
@@ -69,11 +69,13 @@ def tune(
         _, prepared = line.fetch_and_prepare()
         if section.folds is not None:
             FoldPlan.of(prepared, recipe, section.folds)  # raises now rather than in every trial
-        folder = folder or Path("runs") / recipe.name / f"tune-{_study_key(recipe, prepared)[:16]}"
+        key = _study_key(recipe, prepared)
+        folder = folder or Path("runs") / recipe.name / f"tune-{key[:16]}"
         try:
             with only_user(folder), line.timed("tune") as said:
                 task = Task(recipe, prepared, folder, cache, max(1, torch.get_num_threads() // jobs))
                 study = open_study(recipe, folder)
+                check_study(study, key, folder)
                 wanted = min(trials or section.trials, cells(recipe))
                 take_up(study, recipe, wanted)
                 _run_all(task, study, wanted, jobs, progress)
@@ -85,7 +87,9 @@ def tune(
 
 
 def _study_key(recipe: Recipe, prepared: Prepared) -> str:
-    return key_of(run_key(recipe, prepared), recipe.tune.model_dump(mode="json", exclude={"trials"}))
+    # Without folds as before there were any: studies of then are found again.
+    known = {"trials"} if recipe.tune.folds is not None else {"trials", "folds"}
+    return key_of(run_key(recipe, prepared), recipe.tune.model_dump(mode="json", exclude=known))
 
 
 def _run_all(task: Task, study: optuna.Study, wanted: int | float, jobs: int, progress: Progress) -> None:
@@ -196,6 +200,7 @@ def _tuned(study: optuna.Study, recipe: Recipe, folder: Path) -> Tuned:
 def _result(trial: FrozenTrial) -> TrialResult:
     values = trial.values or []
     took = trial.duration
+    interval = trial.user_attrs.get(INTERVAL)
     return TrialResult(
         number=trial.number,
         state=trial.state.name.lower(),
@@ -205,7 +210,7 @@ def _result(trial: FrozenTrial) -> TrialResult:
         seconds=took.total_seconds() if took else 0.0,
         curve=tuple((float(epoch), float(value)) for epoch, value in trial.user_attrs.get(CURVE, ())),
         note=str(trial.user_attrs.get(REASON, "")),
-        interval=trial.user_attrs.get(INTERVAL),
+        interval=None if interval is None else (interval[0], interval[1]),
     )
 
 

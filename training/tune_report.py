@@ -64,7 +64,7 @@ def judged_on(tuned: Tuned) -> str:
     return "validation split" if tuned.folds is None else f"mean of {tuned.folds} folds"
 
 
-def interval_of(trial: TrialResult) -> str:
+def mean_interval(trial: TrialResult) -> str:
     """To stand behind the quality; nothing for a trial that was not cross-validated to its end."""
     return "" if trial.interval is None else " ({:.3f} to {:.3f})".format(*trial.interval)
 
@@ -83,14 +83,20 @@ def _cards(tuned: Tuned) -> Iterator[tuple[str, str, str]]:
     yield "sampler", tuned.sampler, f"{sum(trial.seconds for trial in tuned.trials):.0f} s in all trials"
 
 
+def best_so_far(tuned: Tuned) -> list[Point]:
+    """Of the trials that came to an end, as (number, quality): what a pruned one had on its way is no result."""
+    better = max if tuned.objective == "accuracy" else min
+    points: list[Point] = []
+    for trial in tuned.trials:
+        if trial.quality is not None and trial.state == "complete":
+            points.append((trial.number, better(trial.quality, points[-1][1]) if points else trial.quality))
+    return points
+
+
 def _history(tuned: Tuned) -> str:
     """Each trial's quality, and the best so far."""
     points = [(float(trial.number), trial.quality) for trial in tuned.trials if trial.quality is not None]
-    better = max if tuned.objective == "accuracy" else min
-    so_far: list[Point] = []
-    for number, quality in points:
-        so_far.append((number, better(quality, so_far[-1][1]) if so_far else quality))
-    series = [*_dots(f"{tuned.objective} of trial", points), Series("best so far", so_far, tone="c1")]
+    series = [*_dots(f"{tuned.objective} of trial", points), Series("best so far", best_so_far(tuned), tone="c1")]
     axes = Axes(
         "trial", tuned.objective, x_span=_around([x for x, _ in points]), y_span=_around([y for _, y in points])
     )
@@ -178,7 +184,7 @@ def _trials(tuned: Tuned) -> str:
 
 def _row(trial: TrialResult, names: Sequence[str], tuned: Tuned, *, latency: bool) -> list[str]:
     mark = " <b>best</b>" if trial.number == tuned.best.number else ""
-    cells = [f"{trial.number}{mark}", trial.state, _shown(trial.quality) + interval_of(trial)]
+    cells = [f"{trial.number}{mark}", trial.state, _shown(trial.quality) + mean_interval(trial)]
     if latency:
         cells.append(_shown(None if trial.latency_seconds is None else trial.latency_seconds * 1e3))
     cells.append(f"{trial.seconds:.0f}")

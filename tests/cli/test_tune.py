@@ -1,5 +1,6 @@
 """cli/tune.py: how a study is shown. tests/training/test_tune.py runs one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from cli.output import open_console
@@ -23,6 +24,10 @@ def test_every_trial_is_a_row_and_the_best_has_a_star(capsys: Capture) -> None:
         ["*", "0", "complete", "0.8000", "4.0", "12", "2e-05", "3"],
         ["1", "failed", "1", "0.5"],
     ]
+
+
+def test_a_mean_over_folds_comes_with_its_interval(capsys: Capture) -> None:
+    assert "0.8000 (0.790 to 0.810)" in " ".join(shown(capsys, replace(FIRST, interval=(0.79, 0.81)))[1])
 
 
 def test_without_a_latency_there_is_no_column_for_one(capsys: Capture) -> None:

@@ -42,12 +42,25 @@ def validated(*, beside: bool = False) -> CrossValidated:
     return CrossValidated(_folds("tiny"), _folds("other"), comparison)
 
 
-def left_out() -> CrossValidated:
-    """The same of three sources, each left out once."""
+def left_out(*, beside: bool = False) -> CrossValidated:
+    """The same of three sources, each left out once; `beside` it a recipe that had none of them."""
     own = _folds("tiny")
     named = tuple(fold.model_copy(update={"name": f"<source {fold.name}>"}) for fold in own.folds)
     mean = {"accuracy": Estimate(value=0.8, low=0.7, high=0.9)}
-    return CrossValidated(own.model_copy(update={"folds": named, "by_source": True, "mean": mean, "sources": ()}))
+    own = own.model_copy(update={"folds": named, "by_source": True, "mean": mean, "sources": ()})
+    if not beside:
+        return CrossValidated(own)
+    whole = own.folds[0].model_copy(update={"name": "nothing"})
+    other = own.model_copy(update={"recipe": "other.toml", "folds": (whole,), "beside_another": True})
+    truth = np.arange(100) % 2
+    comparison = compare(
+        ("tiny", "other.toml"),
+        (_scores(truth, 70), _scores(truth, 50)),
+        truth,
+        LABELS,
+        sources=["<source 1>"] * 50 + ["<source 2>"] * 50,
+    )
+    return CrossValidated(own, other, comparison)
 
 
 def _folds(recipe: str) -> CrossValidation:

@@ -194,14 +194,20 @@ def test_each_source_is_left_out_and_named(home: Path, capsys: pytest.CaptureFix
     assert found.comparison.rows == sum(fold.rows for fold in found.found.folds)
     assert [each.name for each in found.comparison.sources] == ["first[a].csv", "second.csv"]
 
-    (home / "one.toml").write_text((home / "recipe.toml").read_text().replace("reviews.csv", "second.csv"))
+    # The same labels in another order, over one of the sources.
+    one = (home / "recipe.toml").read_text().replace("reviews.csv", "second.csv")
+    (home / "one.toml").write_text(one.replace('["negative", "positive"]', '["positive", "negative"]'))
     beside = evaluate_recipe("joined.toml", "sources", QUIET, against="one.toml", baseline=True)
     assert beside.comparison is not None
     assert beside.other is not None
     assert [(each.name, each.rows) for each in beside.comparison.sources] == [
         ("first[a].csv", found.found.folds[0].rows)
     ]
-    assert [(fold.name, fold.rows) for fold in beside.other.folds] == [("(nothing)", beside.comparison.rows)]
+    assert [(fold.name, fold.rows) for fold in beside.other.folds] == [("nothing", beside.comparison.rows)]
+    left_out = found.found.folds[1].rows
+    assert beside.comparison.warnings == (
+        f"{left_out:,} rows are left out: one.toml has no model that learned nothing of them and of their source",
+    )
     with pytest.raises(EvaluationInvalid, match=r"recipe\.toml: it shares no row with joined\.toml"):
         evaluate_recipe("joined.toml", "sources", QUIET, against="recipe.toml", baseline=True)
     with pytest.raises(EvaluationInvalid, match=r"^recipe\.toml: --folds sources: needs two sources"):

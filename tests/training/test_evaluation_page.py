@@ -64,6 +64,15 @@ def test_sources_left_out_are_named() -> None:
     assert "95% interval 0.700" not in text
 
 
+def test_a_recipe_that_had_none_of_the_sources_is_compared_on_each() -> None:
+    text = Page(render_folds(left_out(beside=True))).text
+    assert "The 100 rows that both answer without their source" in text
+    assert "other.toml: its models" in text
+    assert "asked about 100 rows of sources that it had not learned" in text
+    assert "other.toml: mean over" not in text
+    assert "<source 2>" in text
+
+
 def test_a_recipe_beside_another_is_compared_on_what_both_hold_out() -> None:
     text = Page(render_folds(validated(beside=True))).text
     assert "The 100 rows that both hold out" in text

@@ -61,6 +61,18 @@ def test_sources_left_out_are_named_and_their_mean_has_no_interval() -> None:
     assert "mean over folds" not in shown
 
 
+def test_a_recipe_that_had_none_of_the_sources_is_compared_on_each() -> None:
+    shown = printed(fold_tables(left_out(beside=True)))
+    assert "other.toml, fine-tuned: asked about 100 rows of sources that it had not learned" in shown
+    assert "The 100 rows that both answer without their source:" in shown
+    rows = {line.split("  ")[0].strip(): " ".join(line.split()) for line in shown.splitlines() if "<source" in line}
+    assert rows["<source 1>"].startswith("<source 1> 50 1.000 (0.929 to 1.000) 1.000 (0.929 to 1.000) +0.000")
+    assert rows["<source 2>"].startswith("<source 2> 50 0.400 (0.276 to 0.538) 0.000 (0.000 to 0.071) +0.400")
+    # The one model of everything has no mean and no worst.
+    assert shown.count("mean over sources") == 1
+    assert shown.count("Worst source") == 1
+
+
 def test_two_recipes_in_the_same_folds() -> None:
     shown = printed(fold_tables(validated(beside=True)))
     assert "other, fine-tuned: 3 folds" in shown

@@ -79,7 +79,7 @@ def test_beside_another_recipe_a_model_answers_what_it_learned_nothing_of(prepar
     own = spread(prepared, "films", "news")
     asked = rows_of("tweets", "new tweet", "other tweet", *own.train.texts[:1]), rows_of("films", "new film", "film")
     plan = FoldPlan.beside(own, recipe, joined(*asked))
-    assert plan.names == ("films", "(nothing)")
+    assert plan.names == ("films", "nothing")
     sources, texts = np.array(plan.pool.sources), np.array(plan.pool.texts)
     learned, chosen, held = plan.masks(0)
     assert set(sources[held]) == {"films"}
@@ -89,12 +89,38 @@ def test_beside_another_recipe_a_model_answers_what_it_learned_nothing_of(prepar
     assert texts[held].tolist() == ["new tweet", "other tweet"]
     assert set(sources[learned | chosen]) == {"films", "news"}
     assert set(sources[plan.asked]) == {"films", "tweets"}
+    # A film that only the other recipe has is asked about as films are.
+    assert {"new film", "film"} <= set(texts[plan.masks(0)[2]])
+
+
+def test_what_a_recipe_keeps_for_its_test_nobody_asks_it(prepared: Prepared, recipe: Recipe) -> None:
+    own = spread(prepared, "films", "news")
+    asked = joined(rows_of("tweets", *own.test.texts[:5]), rows_of("tweets", "one", "two"))
+    plan = FoldPlan.beside(own, recipe, asked)
+    assert [plan.pool.texts[row] for row in plan.asked] == ["one", "two"]
+
+
+def test_a_few_rows_of_one_label_do_not_spoil_the_rest(prepared: Prepared, recipe: Recipe) -> None:
+    own = spread(prepared, "films", "news")
+    plan = FoldPlan.beside(own, recipe, joined(rows_of("tweets", "one"), rows_of("films", "new film", "film")))
+    assert plan.names == ("films",)
+    assert "one" not in plan.pool.texts
+
+
+def test_folds_that_hold_out_something_else_have_other_keys(prepared: Prepared, recipe: Recipe) -> None:
+    own = spread(prepared, "films", "news", "tweets")
+    alone = FoldPlan.of(own, recipe, "sources")
+    pool = alone.pool
+    films, news = (pool.at(np.flatnonzero(np.array(pool.sources) == name)) for name in ("films", "news"))
+    plans = [alone, FoldPlan.beside(own, recipe, films), FoldPlan.beside(own, recipe, news)]
+    assert [plan.names[0] for plan in plans] == ["films", "films", "news"]
+    assert len({plan.key(0) for plan in plans}) == 3
 
 
 def test_a_recipe_of_one_source_cannot_leave_it_out(prepared: Prepared, recipe: Recipe) -> None:
     own = replace(prepared, name="films")
     plan = FoldPlan.beside(own, recipe, joined(rows_of("tweets", "a", "b"), rows_of("films", "c", "d")))
-    assert plan.names == ("(nothing)",)
+    assert plan.names == ("nothing",)
     assert [plan.pool.texts[row] for row in plan.asked] == ["a", "b"]
     other = FoldPlan.beside(own, recipe, joined(rows_of("tweets", "a", "z"), rows_of("films", "c", "d")))
     assert other.key(0) != plan.key(0)

@@ -53,6 +53,8 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "steps").write_text("a file where the folder should be")
     with pytest.raises(TrainingError, match=r"baseline\.json: "):
         Steps(tmp_path / "steps").save("baseline", "a", Figure, Figure(value=1))
+    with pytest.raises(TrainingError, match=r"scores\.npy: "):
+        Steps(tmp_path / "steps").save_array("scores", "a", np.zeros(3))
 
 
 def test_keys_depend_on_values_and_not_on_the_order_of_a_dictionary() -> None:

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
+import pytest
 
+from training.errors import RecipeInvalid
 from training.recipe import TuneSection
-from training.study import OneTakesIt, sampler_of
+from training.study import MedianOfMeans, OneTakesIt, check_study, sampler_of
 
 
 def test_every_worker_draws_from_a_seed_of_its_own() -> None:
@@ -39,3 +41,41 @@ def test_of_two_workers_one_takes_up_a_trial(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         one, other = (future.result() for future in [pool.submit(take), pool.submit(take)])
     assert [sum(both) for both in zip(one, other, strict=True)] == [1] * len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("means", "given_up"),
+    [
+        # The first fold is the easiest for everybody: what counts is the mean after as many folds.
+        ((0.95, 0.85), [False, True]),
+        ((0.80, 0.95), [True]),
+        ((0.95, 0.89, 0.89), [False, False, False]),
+    ],
+)
+def test_a_mean_over_folds_is_held_against_means_over_as_many(means: tuple[float, ...], given_up: list[bool]) -> None:
+    for sign, direction in ((1, "maximize"), (-1, "minimize")):
+        study = optuna.create_study(direction=direction, pruner=MedianOfMeans(2, direction))  # type: ignore[arg-type]
+        for finished in ((0.94, 0.88, 0.88), (0.92, 0.88, 0.87)):
+            assert _given_up(study, [sign * mean for mean in finished]) == [False] * 3
+        assert _given_up(study, [sign * mean for mean in means]) == given_up
+
+
+def _given_up(study: optuna.Study, means: list[float]) -> list[bool]:
+    """What the pruner says after each fold, until it gives the trial up."""
+    trial, said = study.ask(), []
+    for fold, mean in enumerate(means, 1):
+        trial.report(mean, fold)
+        said.append(trial.should_prune())
+        if said[-1]:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return said
+    study.tell(trial, means[-1])
+    return said
+
+
+def test_a_folder_with_another_study_is_refused(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    for _ in range(2):
+        check_study(study, "accuracy in validation", tmp_path)
+    with pytest.raises(RecipeInvalid, match=r"--run-dir .*: holds the study of another recipe, or of other data"):
+        check_study(study, "accuracy over folds", tmp_path)
