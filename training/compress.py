@@ -176,6 +176,8 @@ class _Job:
                 trial = replace(trial, torch_scores=self._scores(own, trial))
                 return {each: self._found(each) or self._measured(each, trial) for each in missing}
         except TrainingError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # the disk, not the candidate
             return {each: Measured(name=each.name, refused=f"could not be built: {error.message}") for each in missing}
 
     @contextmanager

@@ -20,6 +20,7 @@ from training.assess import Answers, Assessed, Questions, Rows, answer, assess, 
 from training.bias import load_probes
 from training.compare import Comparison, check_labels, compare, in_order
 from training.data import read_table
+from training.disk import disk_errors
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
@@ -233,17 +234,14 @@ def evaluate_recipe(
     recipes = [load_recipe(name) for name in names]
     check_labels(recipes[-1].labels, recipes[0].labels)
     titles = names if against else [recipes[0].name]
-    try:
-        with quiet(), progress_on(console) as progress:
-            ready = [_ready(title, recipe, progress) for title, recipe in zip(titles, recipes, strict=True)]
-            plans = _plans(ready, folds)
-            folders = (run_dir, run_dir and run_dir / "against")
-            first, *others = [
-                _in_folds(each, plan, console, progress, baseline=baseline, run_dir=folder)
-                for each, plan, folder in zip(ready, plans, folders, strict=False)
-            ]
-    except OSError as error:
-        raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
+    with disk_errors(run_dir or "the run"), quiet(), progress_on(console) as progress:
+        ready = [_ready(title, recipe, progress) for title, recipe in zip(titles, recipes, strict=True)]
+        plans = _plans(ready, folds)
+        folders = (run_dir, run_dir and run_dir / "against")
+        first, *others = [
+            _in_folds(each, plan, console, progress, baseline=baseline, run_dir=folder)
+            for each, plan, folder in zip(ready, plans, folders, strict=False)
+        ]
     if not others:
         return CrossValidated(first.found)
     comparison = compare_held_out((titles[0], titles[1]), first, others[0])

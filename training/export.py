@@ -32,6 +32,7 @@ from tokenizers import Tokenizer
 
 from artifact.manifest import TensorSpec, TextPreprocessing, Variant
 from training.classifier import load_model, load_tokenizer
+from training.disk import is_full_disk
 from training.errors import TrainingError
 from training.evaluate import softmax
 from training.graph import data_of, rewrite, save_graph, split_skip_layer_norm
@@ -220,6 +221,8 @@ def _build_all(
             notes.append(f"{candidate.file}: {candidate.build(sources, folder / candidate.file)}")
             built.append(candidate.variant(folder))
         except Exception as error:  # each quantizer raises what it likes; the run goes on without that candidate
+            if is_full_disk(error):
+                raise  # no fault of the candidate, and not to be remembered as one
             if candidate is candidates[0]:
                 raise TrainingError(f"the model cannot be exported to ONNX: {error}") from error
             candidate.discard(folder)
@@ -245,6 +248,8 @@ def _prepare(module: Logits, work: Path, config: Any) -> Sources:
             dynamo=False,
         )
     except Exception as error:  # the exporter raises a dozen kinds
+        if is_full_disk(error):
+            raise
         raise TrainingError(f"the model cannot be exported to ONNX: {error}") from error
     quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
     _modernize(plain, newer)

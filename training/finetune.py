@@ -26,6 +26,7 @@ from rich.progress import Progress
 
 from training.checkpoints import checkpoints_in, last_complete_checkpoint, step_of
 from training.classifier import load_model, load_tokenizer, max_input_tokens, predict_logits, text_limit
+from training.disk import disk_errors
 from training.encoder import load_encoder
 from training.errors import FineTuneFailed
 from training.evaluate import Floats, softmax
@@ -110,14 +111,11 @@ def fine_tune(
     SourceUnavailable when the encoder cannot be loaded, RecipeInvalid when it has fewer layers or positions than the
     recipe wants.
     """
-    with quiet():
-        try:
-            key = _key(recipe, prepared, encoder)
-            if (done := _finished(run_dir, key)) is not None:
-                return done
-            return _Job(recipe, prepared, encoder, run_dir, progress, callbacks, report_to).run(key)
-        except OSError as error:
-            raise FineTuneFailed(f"training in {run_dir}: {error.strerror or error}") from error
+    with quiet(), disk_errors(f"training in {run_dir}", FineTuneFailed):
+        key = _key(recipe, prepared, encoder)
+        if (done := _finished(run_dir, key)) is not None:
+            return done
+        return _Job(recipe, prepared, encoder, run_dir, progress, callbacks, report_to).run(key)
 
 
 def find_finished(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, run_dir: Path) -> FineTuned | None:

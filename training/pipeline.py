@@ -36,8 +36,9 @@ from training.assess import Questions, assess, worst_sentence
 from training.baseline import train_baseline
 from training.card import render_card
 from training.data_card import render_data_card
+from training.disk import disk_errors
 from training.elsewhere import measure_elsewhere, rows_elsewhere
-from training.errors import GateRefused, TrainingError
+from training.errors import GateRefused
 from training.evaluate import Evaluation, evaluate
 from training.export import CANDIDATES, Candidate, Export, export_model
 from training.finetune import FineTuned, fine_tune, probabilities_of
@@ -111,15 +112,12 @@ def open_run(
     tightened(recipe.gate)
     no_telemetry()
     console = console or Console(stderr=True, highlight=False)
-    try:
-        with quiet(), progress_on(console) as progress:
-            line = Line(recipe, cache or cache_dir(os.environ), console, progress)
-            encoder, prepared = line.fetch_and_prepare()
-            folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
-            with only_user(folder):
-                yield Opened(line, encoder, prepared, folder)
-    except OSError as error:
-        raise TrainingError(f"{error.filename or run_dir or 'the run'}: {error.strerror or error}") from error
+    with disk_errors(run_dir or "the run"), quiet(), progress_on(console) as progress:
+        line = Line(recipe, cache or cache_dir(os.environ), console, progress)
+        encoder, prepared = line.fetch_and_prepare()
+        folder = run_dir or Path("runs") / recipe.name / run_key(recipe, prepared)[:16]
+        with only_user(folder):
+            yield Opened(line, encoder, prepared, folder)
 
 
 @dataclass(frozen=True)

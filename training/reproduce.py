@@ -22,7 +22,8 @@ from artifact.files import cache_dir
 from artifact.manifest import Golden, Provenance
 from artifact.repository import Artifact
 from inference.tasks.transforms import Cleaner
-from training.errors import RecipeInvalid, TrainingError
+from training.disk import disk_errors
+from training.errors import RecipeInvalid
 from training.evaluate import Floats, as_plain, evaluate
 from training.finetune import FineTuned, fine_tune, probabilities_of
 from training.keys import encoder_digest, weights_digest
@@ -95,17 +96,14 @@ def repeat(
     no_telemetry()
     console = console or Console(stderr=True, highlight=False)
     folder = run_dir or Path("runs") / recipe.name / f"repeat-{_folder_key(artifact)}"
-    try:
-        with quiet(), progress_on(console) as progress, _threads(provenance.threads):
-            line = Line(recipe, cache or cache_dir(os.environ), console, progress)
-            found, prepared = line.fetch_and_prepare()
-            sources = _sources(provenance, prepared, found)
-            if any(check.same is False for check in sources):
-                return Repeat(_name(artifact), artifact.digest, (), (*sources, *_machine(artifact)))
-            with only_user(folder):
-                tuned, outcome = _train_and_compare(line, artifact, found, prepared, folder)
-    except OSError as error:
-        raise TrainingError(f"{error.filename or folder}: {error.strerror or error}") from error
+    with disk_errors(folder), quiet(), progress_on(console) as progress, _threads(provenance.threads):
+        line = Line(recipe, cache or cache_dir(os.environ), console, progress)
+        found, prepared = line.fetch_and_prepare()
+        sources = _sources(provenance, prepared, found)
+        if any(check.same is False for check in sources):
+            return Repeat(_name(artifact), artifact.digest, (), (*sources, *_machine(artifact)))
+        with only_user(folder):
+            tuned, outcome = _train_and_compare(line, artifact, found, prepared, folder)
     return Repeat(
         _name(artifact), artifact.digest, outcome, (*sources, *_arithmetic(tuned, provenance), *_machine(artifact))
     )

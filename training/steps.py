@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from artifact.files import write_atomically
+from training.disk import disk_errors
 from training.errors import TrainingError
 
 T = TypeVar("T")
@@ -94,11 +95,9 @@ class Steps:
     @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
         """The folder is there; what the disk refuses is said with the file's name."""
-        try:
+        with disk_errors(self._folder / name):
             self._folder.mkdir(parents=True, exist_ok=True)
             yield
-        except OSError as error:
-            raise TrainingError(f"{self._folder / name}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -62,29 +62,46 @@ class MedianOfMeans(optuna.pruners.BasePruner):
 def check_study(study: optuna.Study, key: str, folder: Path) -> None:
     """Raises RecipeInvalid where `folder` holds a study of something else: its trials were judged in another way."""
     if (found := study.user_attrs.get(_KEY)) not in (None, key):
-        raise RecipeInvalid(f"--run-dir {folder}: holds the study of another recipe, or of other data")
+        raise _of_another(folder)
     if found is None:
         study.set_user_attr(_KEY, key)
 
 
+def _of_another(folder: Path) -> RecipeInvalid:
+    return RecipeInvalid(f"--run-dir {folder}: holds the study of another recipe, or of other data")
+
+
 def open_study(recipe: Recipe, folder: Path, worker: int = 0) -> optuna.Study:
-    """The study in its folder, made on the first call. Every worker draws from a seed of its own."""
+    """The study in its folder, made on the first call. Every worker draws from a seed of its own.
+
+    Raises RecipeInvalid where the folder holds that of another model.
+    """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     section = recipe.tune
     folder.mkdir(parents=True, exist_ok=True)
-    storage = OneTakesIt(folder.resolve() / "study.db")
-    directions = [direction(section.objective)]
-    if section.latency:
-        directions.append("minimize")
-    study = optuna.create_study(
-        study_name=recipe.name,
-        storage=storage,
-        directions=directions,
-        load_if_exists=True,
-        pruner=_pruner(section),
-    )
+    database = folder.resolve() / "study.db"
+    if not database.is_file():
+        _make(database, recipe)
+    try:
+        study = optuna.load_study(study_name=recipe.name, storage=OneTakesIt(database), pruner=_pruner(section))
+    except KeyError as error:
+        raise _of_another(folder) from error
     study.sampler = sampler_of(section, len(study.trials), worker)
     return study
+
+
+def _make(database: Path, recipe: Recipe) -> None:
+    """The whole database or none: one that a full disk cut short could never be opened again."""
+    for left in database.parent.glob(".study.partial*"):
+        left.unlink()
+    partial = database.with_name(".study.partial")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{partial}")
+    directions = [direction(recipe.tune.objective)]
+    if recipe.tune.latency:
+        directions.append("minimize")
+    optuna.create_study(study_name=recipe.name, storage=storage, directions=directions)
+    storage.engine.dispose()
+    partial.replace(database)
 
 
 def direction(objective: str) -> Literal["maximize", "minimize"]:

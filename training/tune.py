@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from artifact.files import cache_dir, write_atomically
+from training.disk import disk_errors
 from training.errors import TrainingError
 from training.fold_plan import FoldPlan
 from training.keys import run_key
@@ -71,18 +73,15 @@ def tune(
             FoldPlan.of(prepared, recipe, section.folds)  # raises now rather than in every trial
         key = _study_key(recipe, prepared)
         folder = folder or Path("runs") / recipe.name / f"tune-{key[:16]}"
-        try:
-            with only_user(folder), line.timed("tune") as said:
-                task = Task(recipe, prepared, folder, cache, max(1, torch.get_num_threads() // jobs))
-                study = open_study(recipe, folder)
-                check_study(study, key, folder)
-                wanted = min(trials or section.trials, cells(recipe))
-                take_up(study, recipe, wanted)
-                _run_all(task, study, wanted, jobs, progress)
-                tuned = _tuned(study, recipe, folder)
-                said.append(f"{len(tuned.trials)} trials, best {section.objective} {tuned.best.quality:.4f}")
-        except OSError as error:
-            raise TrainingError(f"{error.filename or folder}: {error.strerror or error}") from error
+        with disk_errors(folder), only_user(folder), line.timed("tune") as said:
+            task = Task(recipe, prepared, folder, cache, max(1, torch.get_num_threads() // jobs))
+            study = open_study(recipe, folder)
+            check_study(study, key, folder)
+            wanted = min(trials or section.trials, cells(recipe))
+            take_up(study, recipe, wanted)
+            _run_all(task, study, wanted, jobs, progress)
+            tuned = _tuned(study, recipe, folder)
+            said.append(f"{len(tuned.trials)} trials, best {section.objective} {tuned.best.quality:.4f}")
     return tuned
 
 
@@ -136,16 +135,18 @@ def _run_workers(task: Task, shares: Sequence[int], follow: Callable[[], None], 
             worker.terminate()
             worker.join()
     if any(worker.exitcode for worker in workers):
-        why = stopped() or "a process of the study died (out of memory?)"
+        why = stopped() or "a process of the study died (out of memory, or the disk is full?)"
         raise TrainingError(f"{why}; the same command goes on where it was")
 
 
 def _work_apart(task: Task, count: int, worker: int) -> None:
     """`_work` in a process of its own: what went wrong is left in the study for the parent to say."""
     try:
-        _work(task, count, worker)
+        with disk_errors(task.folder):
+            _work(task, count, worker)
     except TrainingError as error:
-        open_study(task.recipe, task.folder).set_user_attr(_STOPPED, error.message)
+        with suppress(Exception):  # where the disk is full, the study may take no more
+            open_study(task.recipe, task.folder).set_user_attr(_STOPPED, error.message)
         raise SystemExit(1) from error
 
 

@@ -14,6 +14,7 @@ from artifact.repository import Repository, open_artifact
 from cli.app import main
 from inference.model import Model
 from tests.training import tiny
+from tests.training.full_disk import full_disk
 from tests.training.test_pareto import FP32, QUICK
 from training.candidates import plan
 from training.compress import Options, check, compress, read_unlabelled
@@ -221,3 +222,11 @@ def test_texts_that_cannot_be_used_are_named(tmp_path: Path, content: bytes | No
     with pytest.raises(DataInvalid, match=reason) as caught:
         read_unlabelled(path)
     assert caught.value.message.startswith("--unlabelled")
+
+
+@pytest.mark.parametrize("tried", ["zeros=0.5", "weights=int8"])
+def test_a_full_disk_is_not_remembered_as_a_candidate_that_cannot_be_built(place: Place, tried: str) -> None:
+    with pytest.raises(TrainingError, match=r"the disk is full|File too large"), full_disk():
+        place.again(options(tried))
+    outcome, _ = place.again(options(tried))
+    assert [each.refused for each in outcome.measured if each.name == tried] == [""]

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from tests.training import tiny
+from tests.training.full_disk import full_disk
 from tests.training.test_explore import LONG, reviews, write
 from tests.training.test_report import Page
 from training.advice import Advice
@@ -99,21 +98,11 @@ def test_a_folder_that_is_not_there_is_told_before_any_work(tmp_path: Path, enco
         made(tmp_path, encoder, tmp_path / "nowhere" / "page.html")
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file may grow beyond ten kilobytes, which the system says as a full disk is said: the write fails."""
-    languages_of(["unpacks its model into a file, once"])
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.usefixtures("full_disk")
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, encoder: EncoderFolder) -> None:
     page = tmp_path / "page.html"
     page.write_text("the page before")
-    with pytest.raises(TrainingError, match=r"page\.html.*: File too large"):
+    languages_of(["unpacks its model into a file, once"])
+    with pytest.raises(TrainingError, match=r"page\.html.*: File too large"), full_disk():
         explore_to_page(
             str(write(tmp_path / "a.csv", reviews(60))),
             page,

@@ -1,5 +1,6 @@
 """Every candidate answers as torch does, at shapes it was not traced with; what cannot be built is told, not hidden."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -144,6 +145,16 @@ def test_a_candidate_that_cannot_be_built_is_a_reason_and_not_a_file(
     assert [variant.name for variant in export.variants] == ["fp32"]
     assert export.failures == {"fast": "could not be built: the quantizer gave up"}
     assert not list((tmp_path / "out").glob("model.fast.onnx*"))
+
+
+def test_a_full_disk_is_no_fault_of_a_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Tiny) -> None:
+    def unwritable(_: Sources, path: Path) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    candidates = (training.export.CANDIDATES[0], Candidate("fast", "model.fast.onnx", "onnx", "int8", unwritable))
+    monkeypatch.setattr(training.export, "CANDIDATES", candidates)
+    with pytest.raises(OSError, match="No space left"):
+        exported(model.model_dir, tmp_path / "out")
 
 
 def test_without_fp32_there_is_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Tiny) -> None:

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from safetensors.numpy import load_file
 
 from tests.training import tiny
+from tests.training.full_disk import full_disk
 from training import finetune
 from training.classifier import load_model, load_tokenizer, predict_logits
 from training.data import Row, Table
@@ -39,6 +40,16 @@ def finished(
     recipe = tiny.recipe(training__epochs=6)
     with Progress(disable=True) as bars:
         return fine_tune(recipe, prepared, encoder, tmp_path_factory.mktemp("run"), bars)
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_it_is_not(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    recipe = tiny.recipe(training__epochs=2)
+    with pytest.raises(FineTuneFailed, match=r"^training in .*: cannot be written: the disk is full$"), full_disk():
+        fine_tune(recipe, prepared, encoder, tmp_path, progress)
+    assert {path.name for path in tmp_path.iterdir()} >= {"run.json"}
+    assert fine_tune(recipe, prepared, encoder, tmp_path, progress).model_dir.is_dir()
 
 
 def test_a_tiny_encoder_learns_the_task(finished: finetune.FineTuned, prepared: Prepared) -> None:

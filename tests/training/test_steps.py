@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from tests.training.full_disk import full_disk
 from training.errors import TrainingError
 from training.steps import Steps, key_of, only_user, source_key
 
@@ -49,12 +50,22 @@ def test_an_array_is_nothing_without_its_note_or_its_values(tmp_path: Path) -> N
     assert steps.load_array("scores", "a") is None
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "steps").write_text("a file where the folder should be")
-    with pytest.raises(TrainingError, match=r"baseline\.json: "):
+    with pytest.raises(TrainingError, match="steps: File exists"):
         Steps(tmp_path / "steps").save("baseline", "a", Figure, Figure(value=1))
-    with pytest.raises(TrainingError, match=r"scores\.npy: "):
+    with pytest.raises(TrainingError, match="steps: File exists"):
         Steps(tmp_path / "steps").save_array("scores", "a", np.zeros(3))
+
+
+def test_a_full_disk_leaves_no_array_that_would_be_found(tmp_path: Path) -> None:
+    steps = Steps(tmp_path)
+    steps.save_array("scores", "a", np.zeros(3))
+    with pytest.raises(TrainingError, match=r"scores\.npy: cannot be written: the disk is full"), full_disk():
+        steps.save_array("scores", "b", np.zeros(5_000))
+    assert steps.load_array("scores", "b") is None
+    steps.save_array("scores", "b", np.ones(5_000))
+    assert steps.load_array("scores", "b") is not None
 
 
 def test_keys_depend_on_values_and_not_on_the_order_of_a_dictionary() -> None:

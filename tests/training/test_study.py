@@ -7,9 +7,10 @@ from pathlib import Path
 import optuna
 import pytest
 
+from tests.training import tiny
 from training.errors import RecipeInvalid
 from training.recipe import TuneSection
-from training.study import MedianOfMeans, OneTakesIt, check_study, sampler_of
+from training.study import MedianOfMeans, OneTakesIt, check_study, open_study, sampler_of
 
 
 def test_every_worker_draws_from_a_seed_of_its_own() -> None:
@@ -79,3 +80,7 @@ def test_a_folder_with_another_study_is_refused(tmp_path: Path) -> None:
         check_study(study, "accuracy in validation", tmp_path)
     with pytest.raises(RecipeInvalid, match=r"--run-dir .*: holds the study of another recipe, or of other data"):
         check_study(study, "accuracy over folds", tmp_path)
+    recipe = tiny.recipe()
+    open_study(recipe, tmp_path)
+    with pytest.raises(RecipeInvalid, match=r"--run-dir .*: holds the study of another recipe"):
+        open_study(recipe.model_copy(update={"name": "other"}), tmp_path)

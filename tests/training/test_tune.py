@@ -16,6 +16,7 @@ from rich.console import Console
 
 from cli.app import main
 from tests.training import tiny
+from tests.training.full_disk import full_disk
 from tests.training.tiny import searching
 from training.errors import DataInvalid, TrainingError
 from training.evaluation import evaluate_recipe
@@ -189,6 +190,13 @@ def test_a_study_without_one_good_trial_says_why(home: Path) -> None:
     recipe = searching(home, {"frozen_layers": {"choices": [7]}}, sampler="grid")
     with pytest.raises(TrainingError, match=r"no trial came to an end; .*frozen_layers: 7, but the encoder has 2"):
         run(home, recipe, "hopeless")
+
+
+def test_a_full_disk_ends_the_study_and_the_same_command_goes_on(home: Path) -> None:
+    recipe = searching(home, RATES, sampler="grid")
+    with pytest.raises(TrainingError, match=r"full: cannot be written: the disk is full$"), full_disk():
+        run(home, recipe, "full", trials=1)
+    assert [trial.state for trial in run(home, recipe, "full", trials=1).trials] == ["complete"]
 
 
 def test_a_second_run_of_the_same_study_is_refused(grid: Tuned, home: Path) -> None:
