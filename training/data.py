@@ -217,7 +217,8 @@ def _hub_records(data: HubData, split: str, progress: Progress) -> Iterator[Reco
     names = {
         column: feature.names for column, feature in found.features.items() if isinstance(feature, datasets.ClassLabel)
     }
-    keep = [column for column in (data.text_column, data.label_column) if column in found.column_names]
+    wanted = (data.text_column, data.label_column, data.id_column)
+    keep = [column for column in wanted if column in found.column_names]
     return (_with_names(record, names) for record in found.select_columns(keep))
 
 
@@ -274,7 +275,7 @@ class _Ids:
         """Raises DataInvalid when the row's id is missing or another row's."""
         if self._column is None:
             return
-        first = self._rows.setdefault(str(_cell(record, self._column, place)), number)
+        first = self._rows.setdefault(str(_cell(record, self._column, place, "data.id_column")), number)
         if first != number:
             raise DataInvalid(f"{place}: column {self._column!r} repeats the id of row {first}")
 
@@ -287,9 +288,9 @@ def text_cell(record: Record, column: str, place: str) -> str:
     return text
 
 
-def _cell(record: Record, column: str, place: str) -> object:
+def _cell(record: Record, column: str, place: str, fields: str = "data.text_column and data.label_column") -> object:
     if column not in record:
-        raise DataInvalid(f"{place}: no column {column!r}; set data.text_column and data.label_column")
+        raise DataInvalid(f"{place}: no column {column!r}; set {fields}")
     value: object = record[column]
     if value is None:
         raise DataInvalid(f"{place}: column {column!r} is empty")

@@ -34,7 +34,7 @@ from training.line import Line
 from training.prepare import Prepared
 from training.progress import progress_on
 from training.quiet import quiet
-from training.recipe import Recipe, with_paths
+from training.recipe import Recipe
 from training.sources import no_telemetry
 from training.space import cells, check_space, with_values
 from training.steps import key_of, only_user
@@ -218,9 +218,9 @@ def _result(trial: FrozenTrial) -> TrialResult:
 def _write_recipe(recipe: Recipe, result: TrialResult, path: Path) -> None:
     """The recipe of one trial, with paths that start at its own folder."""
     changed = with_values(recipe, result.values)
-    values = changed.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"tune"})
-    data = with_paths(changed.data, lambda table: Path(os.path.relpath(table, path.parent)))
-    values["data"] = data.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    moved = changed.with_files(lambda table: Path(os.path.relpath(table, path.parent)))
+    left_out = {"tune"} if "elsewhere" in changed.model_fields_set else {"tune", "elsewhere"}
+    values = moved.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=left_out)
     if changed.encoder.source == "folder":
         values["encoder"]["name"] = os.path.relpath(changed.encoder.name, path.parent)
     over = "in validation" if recipe.tune.folds is None else f"in the mean of {recipe.tune.folds} folds"

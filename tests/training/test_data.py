@@ -136,6 +136,8 @@ dataset_info:
         names:
           '0': neg
           '1': pos
+  - name: id
+    dtype: int64
 ---
 """
 
@@ -146,7 +148,8 @@ def hub_folder(tmp_path: Path) -> Path:
     (folder / "data").mkdir(parents=True)
     (folder / "README.md").write_text(CARD)
     for split, rows in {"train": (("good", 1), ("bad", 0)), "test": (("fine", 1),)}.items():
-        table = pyarrow.table({"text": [text for text, _ in rows], "label": [label for _, label in rows]})
+        columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows], "id": [7] * len(rows)}
+        table = pyarrow.table(columns)
         pyarrow.parquet.write_table(table, folder / "data" / f"{split}-00000-of-00001.parquet")
     return folder
 
@@ -257,6 +260,18 @@ def test_an_id_twice_is_refused_with_both_rows(tmp_path: Path, progress: Progres
         read(path, progress, data__id_column="id")
     assert SECRET not in refused.value.message
     assert len(read(path, progress)) == 3
+
+
+def test_a_column_of_ids_that_is_not_there_is_named(tmp_path: Path, progress: Progress) -> None:
+    path = write(tmp_path, "a.csv", "text,label\na,positive\n")
+    with pytest.raises(DataInvalid, match=r"row 1: no column 'key'; set data\.id_column$"):
+        read(path, progress, data__id_column="key")
+
+
+def test_ids_of_a_hub_data_set_are_read_too(hub_folder: Path, progress: Progress) -> None:
+    recipe = tiny.recipe(**hub(hub_folder, id_column="id"))
+    with pytest.raises(DataInvalid, match="split train, row 2: column 'id' repeats the id of row 1"):
+        read_table(recipe, hub_folder, progress)
 
 
 def test_ids_are_read_from_parquet_too(tmp_path: Path, progress: Progress) -> None:

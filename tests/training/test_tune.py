@@ -21,7 +21,7 @@ from tests.training.tiny import searching
 from training.errors import DataInvalid, TrainingError
 from training.evaluation import evaluate_recipe
 from training.provenance import ROOT, public_recipe
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, load_recipe, parse_recipe
 from training.space import with_values
 from training.tune import tune
 from training.tune_report import Tuned
@@ -67,6 +67,14 @@ def test_the_best_trial_is_a_recipe_that_can_be_trained(grid: Tuned, home: Path)
     assert recipe.data.path.resolve() == (home / "reviews.csv").resolve()  # type: ignore[union-attr]
     assert Path(recipe.encoder.name).resolve() == (home / "encoder").resolve()
     assert "tune" not in recipe.model_fields_set
+
+
+def test_the_best_trial_finds_the_files_elsewhere_too(home: Path) -> None:
+    table = {"source": "file", "path": str(home / "reviews.csv"), "max_rows": 50}
+    recipe = searching(home, {"learning_rate": {"choices": [5e-3]}}, sampler="grid")
+    recipe = parse_recipe(recipe.model_dump(exclude_unset=True) | {"elsewhere": [table]}, origin="a test")
+    found = load_recipe(run(home, recipe, "elsewhere").recipe)
+    assert found.elsewhere[0].path.resolve() == (home / "reviews.csv").resolve()  # type: ignore[union-attr]
 
 
 def test_nothing_of_a_trial_that_is_over_stays_but_its_figures(grid: Tuned) -> None:
