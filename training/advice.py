@@ -13,6 +13,7 @@ Level = Literal["stop", "warn", "note", "good"]
 _UNEVEN: Final = 3.0
 _LONG_SHARE: Final = 0.01
 _FOREIGN_SHARE: Final = 0.02
+_SECOND_LANGUAGE: Final = 0.1
 _DOUBTFUL_SHARE: Final = 0.02
 _SLIGHT_DRIFT, _STRONG_DRIFT = 0.6, 0.75
 # What mends a flaw, where a cleaning step does.
@@ -159,6 +160,15 @@ def _languages(found: Exploration, _: Recipe) -> Iterator[Advice]:
         )
     else:
         yield Advice("Language", "good", f"All texts are in {main} script.", "Nothing to do.")
+    guessed = sorted(found.sample.languages.items(), key=lambda each: -each[1])
+    if mixed := [(name, share) for name, share in guessed[1:] if share >= _SECOND_LANGUAGE]:
+        told = ", ".join(f"{share:.0%} of them {name}" for name, share in mixed)
+        yield Advice(
+            "Language",
+            "warn",
+            f"By a guess most texts are {guessed[0][0]}, but {told} (ISO 639-1 codes).",
+            "Keeps them; check that the encoder knows those languages, and look at each as a slice.",
+        )
 
 
 def _personal(found: Exploration, recipe: Recipe) -> Iterator[Advice]:

@@ -117,12 +117,18 @@ def _purpose(findings: Findings) -> str:
     card = findings.recipe.card
     trained = (
         f"It tells texts like those it was trained on ({findings.prepared.name}) into {len(findings.prepared.labels)} "
-        f"labels. Texts of another kind or language: {NOT_MEASURED}. It is not meant to decide about people."
+        f"labels. {_other_kinds(findings.manifest.assessment)} It is not meant to decide about people."
     )
     return (
         f"{trained}\n\n- intended use: {card.intended_use or NOT_STATED}\n"
         f"- out of scope: {card.out_of_scope or NOT_STATED}"
     )
+
+
+def _other_kinds(assessment: Assessment | None) -> str:
+    if assessment is None or not assessment.elsewhere:
+        return f"Texts of another kind or language: {NOT_MEASURED}."
+    return f"Texts of another kind: under Evaluation, out of domain. Texts in another language: {NOT_MEASURED}."
 
 
 def _usage(findings: Findings) -> str:

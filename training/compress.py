@@ -285,8 +285,8 @@ class _Job:
         """A version of its own: its torch model in fp32 and, where there is one, the smaller variant."""
         own = candidate == Candidate(candidate.model)
         proposals = CANDIDATES[:1] if own else (CANDIDATES[0], self._proposal(candidate))
-        # The temperature that training fitted is in a head that was trained again no longer.
-        known = None if candidate.trains else self._tuned.temperature
+        # A head that was trained again has a temperature of its own.
+        known = self._workshop.temperature(candidate.model) if candidate.trains else self._tuned.temperature
         made = {"model_dir": self._workshop.model_dir(candidate.model), "temperature": known}
         tuned = self._tuned.model_copy(update=made)
         try:

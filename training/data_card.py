@@ -107,16 +107,20 @@ def _preparation(findings: Findings) -> str:
 
 
 def _people(findings: Findings) -> str:
-    """Only where the recipe masks personal data has anybody counted it."""
-    if "pii" not in findings.recipe.prepare.transforms:
-        return f"Personal data in the texts, and whose texts they are: {NOT_MEASURED}."
-    masked = ", ".join(f"{count:,} {kind}" for kind, count in findings.prepared.masked.items()) or "none found"
-    return f"Personal data masked in the texts: {masked}. Whose texts they are: {NOT_MEASURED}."
+    """Personal data has a form that can be counted, but for names; whose texts they are nobody knows."""
+    masks = "pii" in findings.recipe.prepare.transforms
+    told = "Personal data " + ("masked in the texts" if masks else "left in the texts as it is, where it has a form")
+    counts = findings.prepared.masked if masks else findings.personal
+    found = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items())) or "none found"
+    return f"{told}: {found}. Names, and whose texts they are: {NOT_MEASURED}."
 
 
 def _uses(findings: Findings) -> str:
     card, overlap = findings.recipe.card, overlap_of(findings)
     told = f"- intended use: {card.intended_use or NOT_STATED}\n- out of scope: {card.out_of_scope or NOT_STATED}"
+    measured = findings.manifest.assessment.elsewhere if findings.manifest.assessment else ()
+    names = "; ".join(f"{each.name} ({each.rows:,} rows)" for each in measured)
+    told += f"\n- measured on, never learned: {names}" if names else ""
     return told + (f"\n- overlap with public benchmarks: {overlap}" if overlap else "")
 
 

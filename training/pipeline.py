@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from artifact.manifest import GOLDEN, Assessment, FileRecord, GateResult, Limits
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
 from inference.model import Model
+from inference.tasks.pii import count_pii
 from training.assess import Questions, assess, worst_sentence
 from training.baseline import train_baseline
 from training.card import render_card
@@ -380,7 +382,14 @@ class Run:
             lengths=[len(encoding.ids) for encoding in encodings],
             manifest=judged,
             notes=export.notes,
+            personal=self._personal(),
         )
+
+    def _personal(self) -> Counter[str]:
+        """What has the form of personal data and stands in the texts as they are learned: masked is gone."""
+        prepared = self._prepared
+        splits = (prepared.train, prepared.validation, prepared.test)
+        return sum((count_pii(text) for split in splits for text in split.texts), Counter())
 
     def _report(self, findings: Findings) -> None:
         """The page stays in the run's folder too, where a refused run is looked up."""

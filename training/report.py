@@ -7,7 +7,7 @@ nobody measured reads "not measured".
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
@@ -61,7 +61,10 @@ _GATE_HEAD: Final = (
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything the report and the model card tell. `lengths` are tokens per training text."""
+    """Everything the report and the cards tell. `lengths` are tokens per training text.
+
+    `personal` counts what has the form of personal data in the prepared texts, by kind.
+    """
 
     recipe: Recipe
     prepared: Prepared
@@ -72,6 +75,7 @@ class Findings:
     lengths: Sequence[int]
     manifest: Manifest
     notes: Sequence[str] = ()
+    personal: Mapping[str, int] = field(default_factory=dict)
 
 
 def beats_baseline(findings: Findings) -> bool:
@@ -332,7 +336,9 @@ def _provenance(findings: Findings) -> str:
             f"{escape(encoder.name)} ({escape(encoder.licence or 'licence not stated')}; {escape(encoder.origin)})",
         ),
         ("Data fingerprint", f"<code>{escape(provenance.data_fingerprint)}</code>"),
-        ("Seed", str(provenance.seed)),
+        ("Weights", f"<code>sha256:{provenance.weights_digest}</code>" if provenance.weights_digest else NOT_MEASURED),
+        ("Seed, threads of torch", f"{provenance.seed}, {provenance.threads or NOT_MEASURED}"),
+        *((("Made smaller by", f"<code>{escape(provenance.compressed)}</code>"),) if provenance.compressed else ()),
         (
             "Git commit",
             f"<code>{escape(provenance.git_commit)}</code>" if provenance.git_commit else "not in a checkout",

@@ -61,6 +61,12 @@ class Workshop:
             self._keep(steps, self._build(steps))
         return folder
 
+    def temperature(self, steps: tuple[Step, ...]) -> float | None:
+        """What the logits were divided by after the last training of `steps`; None where nobody knows."""
+        while steps and steps[-1].stage != "training":
+            steps = steps[:-1]
+        return self._steps.load(f"temperature-{Candidate(steps).name}", self.key(steps), float)
+
     def forget(self, steps: tuple[Step, ...]) -> None:
         """Remove a model that is built again in seconds."""
         if steps and not any(step.stage == "training" for step in steps):
@@ -131,7 +137,9 @@ class Workshop:
             teach(model, self._tokenizer, lesson, section, self._line.progress, title=title)
             if section.calibrate:
                 logits = self._answers(model, self._prepared.validation.texts)
-                divide_logits(model, best_temperature(logits, self._prepared.validation.labels))
+                temperature = best_temperature(logits, self._prepared.validation.labels)
+                if divide_logits(model, temperature):
+                    self._steps.save(f"temperature-{title}", self.key(steps), float, temperature)
             said.append(title)
 
     def _teacher(self, texts: tuple[str, ...]) -> Floats:

@@ -103,6 +103,13 @@ def test_lengths_and_scripts() -> None:
     assert (script.level, "are in Han" in script.found) == ("note", True)
 
 
+def test_a_second_language_in_the_same_script() -> None:
+    found = replace(CLEAN, sample=replace(SAMPLE, languages={"de": 0.3, "en": 0.65, "fr": 0.05}))
+    script, language = advice(found, "Language")
+    assert script.level == "good"
+    assert (language.level, "most texts are en, but 30% of them de (ISO" in language.found) == ("warn", True)
+
+
 def test_words_and_labels() -> None:
     sample = replace(SAMPLE, giveaways={"positive": (Telling("zeppelin", 0.0, 30, 0),)}, doubts=None)
     found = replace(CLEAN, sample=sample)

@@ -77,6 +77,8 @@ def test_what_is_out_of_domain_is_stated_apart() -> None:
     _, body = card(manifest=found.manifest.model_copy(update={"assessment": changed}))
     assert "Out of domain, on data of other kinds that was never learned" in body
     assert "| Tweets | 4 | 0.500 (0.200 to 0.800) |" in body
+    assert "Texts of another kind: under Evaluation, out of domain. Texts in another language: not measured." in body
+    assert "Texts of another kind or language: not measured." in card()[1]
 
 
 def test_without_an_assessment_nothing_is_claimed() -> None:

@@ -162,6 +162,11 @@ def test_training_is_tried_where_nothing_else_reaches_it(place: Place, tmp_path:
     manifest = open_artifact(tmp_path / "tiny" / "1").manifest
     assert [variant.name for variant in manifest.variants] == ["fp32"]
     assert manifest.provenance.compressed == name
+    # Its head was trained again, and has a temperature of its own.
+    assert manifest.assessment is not None
+    temperature = manifest.assessment.calibration.temperature
+    assert temperature is not None
+    assert f"temperature of {temperature:.3f}" in (tmp_path / "tiny" / "1" / "MODEL_CARD.md").read_text()
 
 
 def test_when_nothing_reaches_the_target_it_says_so(place: Place, tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from artifact.manifest import Estimate, SliceResult
 from tests.training import tiny
-from tests.training.findings import findings
+from tests.training.findings import assessment, findings
 from training.data_card import render_data_card
 from training.prepare import Split
 from training.recipe import CardSection
@@ -66,8 +67,21 @@ def test_cleaning_and_masking_are_told() -> None:
     found = findings(recipe=tiny.recipe(prepare={"transforms": ["html", "pii"]}))
     card = render_data_card(replace(found, prepared=replace(found.prepared, masked={"email": 1_204})))
     assert "white space folded; then html, pii; masked: 1,204 email)" in card
-    assert "Personal data masked in the texts: 1,204 email." in card
-    assert "Personal data in the texts, and whose texts they are: not measured" in render_data_card(findings())
+    assert "Personal data masked in the texts: 1,204 email. Names, and whose texts they are: not measured." in card
+
+
+def test_personal_data_that_is_left_is_counted() -> None:
+    left = "Personal data left in the texts as it is, where it has a form: "
+    assert f"{left}2 email, 1 phone. Names" in render_data_card(findings(personal={"phone": 1, "email": 2}))
+    assert f"{left}none found." in render_data_card(findings())
+
+
+def test_what_was_measured_on_and_never_learned_is_named() -> None:
+    elsewhere = (SliceResult(by="elsewhere", name="Tweets", rows=4, accuracy=Estimate(value=0.5, low=0.2, high=0.8)),)
+    changed = assessment().model_copy(update={"elsewhere": elsewhere})
+    card = render_data_card(findings(manifest=findings().manifest.model_copy(update={"assessment": changed})))
+    assert "- measured on, never learned: Tweets (4 rows)" in card
+    assert "never learned" not in render_data_card(findings())
 
 
 def test_an_empty_split_divides_by_nothing() -> None:

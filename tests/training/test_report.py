@@ -93,6 +93,17 @@ def test_a_refused_variant_keeps_its_reason_and_an_unmeasured_figure_says_so(pag
     assert "91.0 MB" in text
 
 
+def test_where_it_comes_from_names_weights_threads_and_what_made_it_smaller(page: str) -> None:
+    found = findings()
+    facts = {"weights_digest": "abc123", "threads": 2, "compressed": "layers=3+tune=2"}
+    provenance = found.manifest.provenance.model_copy(update=facts)
+    text = Page(render_report(findings(manifest=found.manifest.model_copy(update={"provenance": provenance})))).text
+    assert "sha256:abc123" in text
+    assert "13, 2" in text
+    assert "layers=3+tune=2" in text
+    assert "Made smaller by" not in Page(page).text
+
+
 def test_a_refused_model_says_so_at_the_top() -> None:
     found = findings()
     gate = found.manifest.gate.model_copy(update={"passed": False})

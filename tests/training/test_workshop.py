@@ -122,3 +122,12 @@ def test_the_sample_knows_where_its_rows_come_from(opened: Opened, tmp_path: Pat
     joined = replace(opened, prepared=replace(opened.prepared, train=replace(train, sources=sources)))
     sample = workshop(joined, tmp_path)._sample
     assert [train.texts[int(name.removeprefix("row "))] for name in sample.sources] == list(sample.texts)
+
+
+def test_a_model_that_was_trained_again_has_a_temperature_of_its_own(opened: Opened, tmp_path: Path) -> None:
+    shop = workshop(opened, tmp_path)
+    shop.model_dir(parse("layers=1+tune=1+clip=0.9").model)
+    trained = shop.temperature(parse("layers=1+tune=1").model)
+    assert trained is not None
+    assert shop.temperature(parse("layers=1+tune=1+clip=0.9").model) == trained
+    assert shop.temperature(parse("layers=1").model) is None
