@@ -157,6 +157,14 @@ class GateResult(_Part):
     variants: tuple[VariantResult, ...] = ()
 
 
+class Uncut(_Part):
+    """A model made smaller against the one it was made from, in fp32 on the test split: accuracy minus that one's."""
+
+    rows: int
+    accuracy_difference: Estimate
+    agreement: float = Field(ge=0, le=1, description="Share of rows with the same label.")
+
+
 class Provenance(_Part):
     """Where the model came from, in enough detail to repeat it.
 
@@ -180,6 +188,7 @@ class Provenance(_Part):
     precision: str = Field("", description="Arithmetic that was trained in, where the recipe says auto.")
     threads: int = Field(0, ge=0, description="Threads that torch computed with: sums depend on their number.")
     compressed: str = Field("", description="Steps of `slipway compress` that the model and a variant went through.")
+    uncut: Uncut | None = Field(None, description="What those steps cost, where that was measured.")
 
 
 class Binned(_Part):

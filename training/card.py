@@ -177,7 +177,18 @@ def _training(findings: Findings) -> str:
     return (
         f"Fine-tuned from {source} for {tuned.steps:,} steps in {tuned.precision}, seed {section.seed}; training texts "
         f"were cut {_cut(section)}. The checkpoint of step {tuned.best_step:,} was the best on the "
-        f"validation split. The whole recipe is in `manifest.json`.{_compressed(findings)}"
+        f"validation split. The whole recipe is in `manifest.json`.{_chosen(findings.recipe)}{_compressed(findings)}"
+    )
+
+
+def _chosen(recipe: Recipe) -> str:
+    """The study that the recipe's values come from."""
+    found = recipe.chosen
+    if found is None:
+        return ""
+    return (
+        f" Its values are those of trial {found.trial} of the {found.trials} of a study (`slipway tune`, "
+        f"{found.sampler}): {found.objective} {found.quality:.4f} {found.judged}."
     )
 
 
@@ -188,8 +199,17 @@ def _cut(section: TrainingSection) -> str:
 
 
 def _compressed(findings: Findings) -> str:
-    steps = findings.manifest.provenance.compressed
-    return f" Afterwards made smaller by `slipway compress`: `{steps}`." if steps else ""
+    steps, uncut = findings.manifest.provenance.compressed, findings.manifest.provenance.uncut
+    if not steps:
+        return ""
+    told = f" Afterwards made smaller by `slipway compress`: `{steps}`."
+    if uncut is None:
+        return f"{told} What that cost: {NOT_MEASURED}."
+    return (
+        f"{told} The smaller variant's accuracy minus that of the uncut model in fp32 is "
+        f"{signed(uncut.accuracy_difference)} on {uncut.rows:,} test rows; {uncut.agreement:.1%} of the labels are "
+        "equal."
+    )
 
 
 def _evaluation(findings: Findings) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from artifact.files import write_atomically
-from artifact.manifest import GateResult
+from artifact.manifest import GateResult, Uncut
 from artifact.repository import Artifact
 from inference.tasks.text import normalize_text
 from training import gate
@@ -34,7 +34,7 @@ from training.finetune import FineTuned, find_finished
 from training.gate import Floats, Trial, tightened
 from training.lowering import lowered
 from training.pareto import Confirmed, Measured, Outcome, Target, find, front, nearest
-from training.pipeline import Opened, open_run
+from training.pipeline import Opened, Smaller, open_run
 from training.prepare import Split
 from training.provenance import cpu_name, libraries
 from training.recipe import Recipe
@@ -143,7 +143,7 @@ class _Job:
         outcome = outcome.model_copy(update={"test": test})
         self._write(outcome)
         if self._options.publish and test.keeps(target):
-            outcome = outcome.model_copy(update={"published": str(self._publish(candidate).path)})
+            outcome = outcome.model_copy(update={"published": str(self._publish(candidate, test).path)})
             self._write(outcome)
         return outcome
 
@@ -281,7 +281,7 @@ class _Job:
             raise TrainingError(f"{candidate.name}: {figures}")
         return self._steps.save_array(name, key, figures.alone)
 
-    def _publish(self, candidate: Candidate) -> Artifact:
+    def _publish(self, candidate: Candidate, test: Confirmed) -> Artifact:
         """A version of its own: its torch model in fp32 and, where there is one, the smaller variant."""
         own = candidate == Candidate(candidate.model)
         proposals = CANDIDATES[:1] if own else (CANDIDATES[0], self._proposal(candidate))
@@ -297,7 +297,7 @@ class _Job:
                 promote=self._options.promote,
                 candidates=proposals,
                 required=proposals[-1].name,
-                compressed=candidate.name,
+                smaller=Smaller(candidate.name, Uncut(**test.model_dump())),
             )
         finally:
             self._workshop.forget(candidate.model)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from artifact.manifest import Estimate
+from artifact.manifest import Estimate, Uncut
 
 
 class Measured(BaseModel):
@@ -63,14 +63,8 @@ class Target:
         )
 
 
-class Confirmed(BaseModel):
+class Confirmed(Uncut):
     """One candidate on the test split: its accuracy minus that of fp32, paired, and the share of equal labels."""
-
-    model_config = ConfigDict(frozen=True)
-
-    rows: int
-    accuracy_difference: Estimate
-    agreement: float
 
     @property
     def points_lost(self) -> float:

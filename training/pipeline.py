@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
 from artifact.files import cache_dir, record, write_atomically
-from artifact.manifest import GOLDEN, Assessment, FileRecord, GateResult, Limits, Manifest, Provenance
+from artifact.manifest import GOLDEN, Assessment, FileRecord, GateResult, Limits, Manifest, Provenance, Uncut
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
 from inference.model import Model
@@ -122,6 +122,13 @@ def open_run(
             yield Opened(line, encoder, prepared, folder)
 
 
+class Smaller(NamedTuple):
+    """How `slipway compress` made a model smaller, and what that cost."""
+
+    steps: str
+    uncut: Uncut
+
+
 @dataclass(frozen=True)
 class Opened:
     """A run's folder, held for this process, and what the run starts from."""
@@ -165,11 +172,11 @@ class Run:
         promote: bool,
         candidates: Sequence[Candidate] = CANDIDATES,
         required: str = "fp32",
-        compressed: str = "",
+        smaller: Smaller | None = None,
     ) -> Artifact:
         """Every step from a finished model on, offering `candidates` to the gate.
 
-        `compressed` says how the model was made smaller. Raises GateRefused when `required` may not be published.
+        `smaller` says how the model was made smaller. Raises GateRefused when `required` may not be published.
         """
         weights = weights_key(tuned.model_dir)
         scores, evaluation = self._evaluate(tuned, weights)
@@ -182,7 +189,7 @@ class Run:
             baseline_metrics=baseline.metrics,
             confusion_matrix=evaluation.confusion_matrix,
         )
-        draft = self._with_reference(self.draft(tuned, export, gate, compressed), scores)
+        draft = self._with_reference(self.draft(tuned, export, gate, smaller), scores)
         verdict, gate_key = self._gate(draft, export, scores)
         judged = _judged(draft, verdict)
         if verdict.passed:
@@ -268,7 +275,7 @@ class Run:
             said.append(_built(export))
         return self._steps.save("export", key, Export, export)
 
-    def draft(self, tuned: FineTuned, export: Export, gate: GateResult, compressed: str = "") -> Manifest:
+    def draft(self, tuned: FineTuned, export: Export, gate: GateResult, smaller: Smaller | None = None) -> Manifest:
         """The manifest as far as it is known before the gate: every variant, no files, no verdict."""
         files = {name: _NO_RECORD for variant in export.variants for name in variant.files}
         return Manifest(
@@ -285,7 +292,7 @@ class Run:
             variants=export.variants,
             length_quantiles=tuned.length_quantiles,
             files=files | {GOLDEN: _NO_RECORD, export.preprocessing.tokenizer: _NO_RECORD},
-            provenance=self._provenance(tuned, compressed),
+            provenance=self._provenance(tuned, smaller),
             gate=gate,
         )
 
@@ -294,7 +301,7 @@ class Run:
         tokenizer = Tokenizer.from_file(str(self._folder / "export" / draft.preprocessing.tokenizer))
         return draft.model_copy(update={"reference": reference_of(draft, tokenizer, self._prepared.test.texts, scores)})
 
-    def _provenance(self, tuned: FineTuned, compressed: str) -> Provenance:
+    def _provenance(self, tuned: FineTuned, smaller: Smaller | None) -> Provenance:
         return Provenance(
             created=datetime.now(UTC),
             recipe=public_recipe(self._recipe),
@@ -311,7 +318,8 @@ class Run:
             weights_digest=weights_digest(tuned.model_dir),
             precision=tuned.precision,
             threads=tuned.threads,
-            compressed=compressed,
+            compressed=smaller.steps if smaller else "",
+            uncut=smaller.uncut if smaller else None,
         )
 
     def _gate(self, draft: Manifest, export: Export, scores: Floats) -> tuple[Verdict, str]:

@@ -253,6 +253,24 @@ class TuneSection(_Part):
     space: dict[Literal["training", "encoder"], dict[str, Search]] = Field({}, description="Field -> what it may be.")
 
 
+class ChosenSection(_Part):
+    """Which trial of a study of `slipway tune` the values of a recipe are. Written there; it decides nothing."""
+
+    trial: int = Field(ge=0, description="Its number.")
+    trials: int = Field(ge=1, description="How many there were.")
+    sampler: str = Field(max_length=50, description="Who proposed the values.")
+    objective: str = Field(max_length=50, description="What was best.")
+    quality: float = Field(description="The objective of this trial.")
+    folds: int | None = Field(
+        None, ge=LEAST_FOLDS, le=MOST_FOLDS, description="Cross-validated so; else in validation."
+    )
+
+    @property
+    def judged(self) -> str:
+        """On what, in words."""
+        return "in validation" if self.folds is None else f"in the mean of {self.folds} folds"
+
+
 class TrackSection(_Part):
     """Who else is told how a run goes. Everything is off unless it is named here."""
 
@@ -301,6 +319,7 @@ class Recipe(_Part):
     gate: GateSection = GateSection()
     card: CardSection = CardSection()
     tune: TuneSection = TuneSection()
+    chosen: ChosenSection | None = Field(None, description="Which trial of a study the values are, if of any.")
     track: TrackSection = TrackSection()
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ from training.line import Line
 from training.prepare import Prepared
 from training.progress import progress_on
 from training.quiet import quiet
-from training.recipe import Recipe
+from training.recipe import ChosenSection, Recipe
 from training.sources import no_telemetry
 from training.space import cells, check_space, with_values
 from training.steps import key_of, only_user
@@ -181,9 +181,8 @@ def _tuned(study: optuna.Study, recipe: Recipe, folder: Path) -> Tuned:
     sign = 1 if direction(recipe.tune.objective) == "maximize" else -1
     best = max((results[number] for number in front), key=lambda result: sign * (result.quality or 0.0))
     for number in front:
-        _write_recipe(
-            recipe, results[number], folder / ("best.toml" if number == best.number else f"trial-{number}.toml")
-        )
+        name = "best.toml" if number == best.number else f"trial-{number}.toml"
+        _write_recipe(recipe, results[number], len(results), folder / name)
     tuned = Tuned(
         folder=folder,
         objective=recipe.tune.objective,
@@ -215,7 +214,7 @@ def _result(trial: FrozenTrial) -> TrialResult:
     )
 
 
-def _write_recipe(recipe: Recipe, result: TrialResult, path: Path) -> None:
+def _write_recipe(recipe: Recipe, result: TrialResult, trials: int, path: Path) -> None:
     """The recipe of one trial, with paths that start at its own folder."""
     changed = with_values(recipe, result.values)
     moved = changed.with_files(lambda table: Path(os.path.relpath(table, path.parent)))
@@ -223,6 +222,15 @@ def _write_recipe(recipe: Recipe, result: TrialResult, path: Path) -> None:
     values = moved.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=left_out)
     if changed.encoder.source == "folder":
         values["encoder"]["name"] = os.path.relpath(changed.encoder.name, path.parent)
-    over = "in validation" if recipe.tune.folds is None else f"in the mean of {recipe.tune.folds} folds"
-    said = f"# Trial {result.number} of `slipway tune`: {recipe.tune.objective} {result.quality:.4f} {over}."
+    section = recipe.tune
+    chosen = ChosenSection(
+        trial=result.number,
+        trials=trials,
+        sampler=section.sampler,
+        objective=section.objective,
+        quality=result.quality or 0.0,
+        folds=section.folds,
+    )
+    values["chosen"] = chosen.model_dump(mode="json", exclude_none=True)
+    said = f"# Trial {result.number} of `slipway tune`: {section.objective} {chosen.quality:.4f} {chosen.judged}."
     write_atomically(path, f"{said}\n{tomli_w.dumps(values)}".encode())

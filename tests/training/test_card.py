@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import yaml
 
-from artifact.manifest import Estimate, SliceResult
+from artifact.manifest import Estimate, Provenance, SliceResult, Uncut
 from tests.training import tiny
 from tests.training.findings import REASON, assessment, findings
 from training.card import render_card
+from training.report import Findings
 from training.sources import EncoderFolder
 
 
@@ -68,6 +69,28 @@ def test_an_assessment_fills_the_tables() -> None:
     assert "temperature of 1.500" in body
     assert "neutral sentence moved a score by up to 0.41 (pets)." in body
     assert "without it 0.090 (0.070 to 0.110), with it 0.040 (0.030 to 0.060)" in body
+
+
+def test_a_recipe_that_a_study_chose_says_so() -> None:
+    chosen = {"trial": 3, "trials": 9, "sampler": "grid", "objective": "accuracy", "quality": 0.8777, "folds": 3}
+    _, body = card(recipe=tiny.recipe(chosen=chosen))
+    told = "trial 3 of the 9 of a study (`slipway tune`, grid): accuracy 0.8777 in the mean of 3 folds."
+    assert told in body
+    assert "slipway tune" not in card()[1]
+
+
+def test_what_making_it_smaller_cost_is_told_or_not_measured() -> None:
+    found = findings()
+    facts: dict[str, object] = {"compressed": "layers=3"}
+    _, body = card(manifest=found.manifest.model_copy(update={"provenance": _with(found, facts)}))
+    assert "`layers=3`. What that cost: not measured." in body
+    facts["uncut"] = Uncut(rows=50, accuracy_difference=Estimate(value=-0.01, low=-0.02, high=0.0), agreement=0.95)
+    _, body = card(manifest=found.manifest.model_copy(update={"provenance": _with(found, facts)}))
+    assert "-0.010 (-0.020 to +0.000) on 50 test rows; 95.0% of the labels are equal" in body
+
+
+def _with(found: Findings, facts: dict[str, object]) -> Provenance:
+    return found.manifest.provenance.model_copy(update=facts)
 
 
 def test_what_is_out_of_domain_is_stated_apart() -> None:

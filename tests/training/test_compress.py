@@ -127,6 +127,11 @@ def test_a_target_is_found_confirmed_and_published_through_the_gate(place: Place
     assert outcome.published == str(artifact.path)
     assert [variant.name for variant in artifact.manifest.variants] == ["fp32", "int8-int8-weights"]
     assert artifact.manifest.provenance.compressed == TRIED[0]
+    assert outcome.test is not None
+    uncut = artifact.manifest.provenance.uncut
+    assert uncut is not None
+    assert uncut.model_dump() == outcome.test.model_dump()
+    assert f"on {uncut.rows:,} test rows" in (artifact.path / "MODEL_CARD.md").read_text()
     assert f"`slipway compress`: `{TRIED[0]}`" in (artifact.path / "MODEL_CARD.md").read_text()
     assert artifact.manifest.gate.passed
     model = Model.load(artifact, variant="int8-int8-weights")

@@ -13,15 +13,19 @@ from typing import Any
 import optuna
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from cli.app import main
 from tests.training import tiny
 from tests.training.full_disk import full_disk
 from tests.training.tiny import searching
+from training.data import read_table
 from training.errors import DataInvalid, TrainingError
 from training.evaluation import evaluate_recipe
+from training.keys import run_key
+from training.prepare import prepare
 from training.provenance import ROOT, public_recipe
-from training.recipe import Recipe, load_recipe, parse_recipe
+from training.recipe import ChosenSection, Recipe, load_recipe, parse_recipe
 from training.space import with_values
 from training.tune import tune
 from training.tune_report import Tuned
@@ -67,6 +71,9 @@ def test_the_best_trial_is_a_recipe_that_can_be_trained(grid: Tuned, home: Path)
     assert recipe.data.path.resolve() == (home / "reviews.csv").resolve()  # type: ignore[union-attr]
     assert Path(recipe.encoder.name).resolve() == (home / "encoder").resolve()
     assert "tune" not in recipe.model_fields_set
+    assert recipe.chosen == ChosenSection(
+        trial=grid.best.number, trials=2, sampler="grid", objective="accuracy", quality=grid.best.quality
+    )
 
 
 def test_the_best_trial_finds_the_files_elsewhere_too(home: Path) -> None:
@@ -218,6 +225,14 @@ def test_a_study_is_nobody_elses_business_in_the_manifest(home: Path) -> None:
     assert "tune" not in public_recipe(searching(home, RATES))
     changed = with_values(searching(home, RATES), {"training.dropout": 0.2})
     assert public_recipe(changed)["training"]["dropout"] == 0.2
+
+
+def test_which_trial_a_recipe_is_is_in_the_manifest_and_decides_nothing(grid: Tuned, home: Path) -> None:
+    recipe = load_recipe(grid.recipe)
+    assert public_recipe(recipe)["chosen"]["trials"] == 2
+    with Progress(disable=True) as progress:
+        prepared = prepare(read_table(recipe, home / "cache", progress), recipe, progress)
+    assert run_key(recipe, prepared) == run_key(recipe.model_copy(update={"chosen": None}), prepared)
 
 
 @pytest.fixture
