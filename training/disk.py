@@ -1,6 +1,7 @@
 """What a full disk does to a command, as one sentence. Libraries that write say it each in words of their own."""
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -10,15 +11,10 @@ from training.errors import TrainingError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # safetensors and torch tell no error number, numpy and SQLite (which Optuna writes to) have sentences of their own.
-_SENTENCES: Final = (
-    "no space left on device",
-    "file too large",
-    "quota exceeded",
-    "unexpected pos",
-    "iostream error",
-    "requested and",
-    "disk is full",
-    "disk i/o error",
+_SENTENCE: Final = re.compile(
+    r"no space left on device|file too large|quota exceeded|disk is full|disk i/o error"
+    r"|unexpected pos \d+|iostream error|\d+ requested and \d+ written",
+    re.IGNORECASE,
 )
 
 
@@ -39,9 +35,7 @@ def disk_errors(place: object, kind: type[TrainingError] = TrainingError) -> Ite
 def is_full_disk(error: BaseException) -> bool:
     """Whether that is what `error` comes from, whatever it is."""
     return any(
-        (isinstance(each, OSError) and each.errno in _FULL)
-        or any(sentence in str(each).lower() for sentence in _SENTENCES)
-        for each in _causes(error)
+        (isinstance(each, OSError) and each.errno in _FULL) or _SENTENCE.search(str(each)) for each in _causes(error)
     )
 
 

@@ -11,7 +11,7 @@ one that is asked about another file beside the same data looks at that file alo
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -66,6 +66,7 @@ class Outcome:
     """What preparing made of the rows; `refusal` is what training would say instead of starting.
 
     Of the near duplicates, `across_splits` had their twin in another split and `other_label` under another label.
+    `conflicting` are the first texts that stand under several labels.
     """
 
     counts: dict[str, int]
@@ -76,6 +77,7 @@ class Outcome:
     across_splits: int
     other_label: int
     pairs: list[Pair]
+    conflicting: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +114,23 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Leak:
+    """A row of a held-out file that is in the data; `exact`: word for word."""
+
+    row: int
+    exact: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A file that must not be in the data: how many of its rows are, as they stand or nearly."""
+    """A file that must not be in the data: how many of its rows are, as they stand or nearly; `shown` are the first."""
 
     name: str
     rows: int
     exact: int
     near: int
+    shown: list[Leak] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,12 +326,13 @@ def held_out_in(other: Other, texts: Sequence[str]) -> HeldOut:
     mine = [text for text in dict.fromkeys(other.texts) if text and text not in present]
     twins = find_twins([*mine, *texts], fixed=len(mine)) if mine else np.array([], dtype=np.int64)
     near = {mine[twin] for twin in twins[twins >= 0].tolist()}
-    return HeldOut(
-        other.name,
-        len(other.texts),
-        exact=sum(text in present for text in other.texts if text),
-        near=sum(text in near for text in other.texts),
-    )
+    leaks = [
+        Leak(row, text in present, excerpt(text))
+        for row, text in enumerate(other.texts, start=1)
+        if text and (text in present or text in near)
+    ]
+    exact = sum(leak.exact for leak in leaks)
+    return HeldOut(other.name, len(other.texts), exact, len(leaks) - exact, leaks[:_PAIRS_SHOWN])
 
 
 def excerpt(text: str) -> str:
@@ -353,6 +366,7 @@ def _outcome(trace: Trace, prepared: Prepared | None, refusal: str) -> Outcome:
         across_splits=sum(one.split != other.split for one, other in trace.near),
         other_label=sum(one.label != other.label for one, other in trace.near),
         pairs=[_pair(one, other) for one, other in trace.near[:_PAIRS_SHOWN]],
+        conflicting=[excerpt(text) for text in trace.conflicting[:_PAIRS_SHOWN]],
     )
 
 

@@ -157,10 +157,12 @@ def _duplicates(found: Exploration) -> str:
         "<p>Texts count as nearly the same when four fifths of their runs of five characters are common (two "
         "characters in Chinese, Japanese and Korean), case and punctuation apart.</p>"
     )
+    conflicting = [(escape(each),) for each in found.outcome.conflicting]
+    both = table(("Under two labels, dropped everywhere",), conflicting, kind="texts") if conflicting else ""
     if not found.outcome.pairs:
-        return f'{text}<p class="none">no near duplicates</p>'
+        return f'{text}<p class="none">no near duplicates</p>{both}'
     rows = [_pair(pair) for pair in found.outcome.pairs]
-    return text + table(("Dropped", "Its split", "Kept", "Its split"), rows, kind="texts")
+    return text + table(("Dropped", "Its split", "Kept", "Its split"), rows, kind="texts") + both
 
 
 def _pair(pair: Pair) -> tuple[str, str, str, str]:
@@ -252,7 +254,11 @@ def _held_out(held_out: HeldOut) -> str:
         ("in the data word for word", f"{held_out.exact:,}"),
         ("in the data nearly", f"{held_out.near:,}"),
     ]
-    return f'<div class="figures">{figure("Leakage", table(("", "Rows"), rows, kind="counts"))}</div>'
+    counts = f'<div class="figures">{figure("Leakage", table(("", "Rows"), rows, kind="counts"))}</div>'
+    leaks = [
+        (escape(leak.text), f"{leak.row:,}", "word for word" if leak.exact else "nearly") for leak in held_out.shown
+    ]
+    return counts + (table(("The first of them", "Row", "In the data"), leaks, kind="texts") if leaks else "")
 
 
 def _drift(found: Exploration, drift: Drift) -> str:

@@ -99,6 +99,14 @@ def test_held_out_rows_in_the_data_are_found(tmp_path: Path, encoder: EncoderFol
         ("inside.csv", 4, 2, 1),
         ("outside.csv", 1, 0, 0),
     ]
+    assert [(leak.row, leak.exact) for leak in found[0].shown] == [(1, True), (2, True), (3, False)]
+    assert found[0].shown[2].text == LONG.upper() + " !"
+    assert found[1].shown == []
+
+
+def test_texts_under_two_labels_are_shown(tmp_path: Path, encoder: EncoderFolder) -> None:
+    found = explored(tmp_path, encoder, [*reviews(), (LONG, "positive"), (LONG, "negative")]).outcome
+    assert (found.counts["conflicting"], found.conflicting) == (2, [LONG])
 
 
 def test_held_out_rows_are_found_after_the_recipes_cleaning(tmp_path: Path, encoder: EncoderFolder) -> None:

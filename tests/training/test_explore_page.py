@@ -66,6 +66,8 @@ def test_the_page_is_well_formed_and_has_every_section(everything: tuple[str, Ex
         "Words that tell the label",
         "Doubtful labels",
         "Held out: held.csv",
+        "The first of them",
+        "word for word",
         "Drift to other.csv",
     ):
         assert title in parsed.text
@@ -90,7 +92,14 @@ def test_every_finding_comes_with_what_training_does(everything: tuple[str, Expl
 def test_the_figures_are_json(everything: tuple[str, Exploration, list[Advice]]) -> None:
     figures = json.loads(json.dumps(dataclasses.asdict(everything[1])))
     assert figures["outcome"]["counts"]["read"] == figures["rows"] == 208
-    assert figures["held_out"] == [{"name": "held.csv", "rows": 3, "exact": 3, "near": 0}]
+    [held_out] = figures["held_out"]
+    assert {name: held_out[name] for name in ("name", "rows", "exact", "near")} == {
+        "name": "held.csv",
+        "rows": 3,
+        "exact": 3,
+        "near": 0,
+    }
+    assert [leak["row"] for leak in held_out["shown"]] == [1, 2, 3]
 
 
 def test_a_folder_that_is_not_there_is_told_before_any_work(tmp_path: Path, encoder: EncoderFolder) -> None:
