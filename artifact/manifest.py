@@ -158,7 +158,7 @@ class GateResult(_Part):
 
 
 class Uncut(_Part):
-    """A model made smaller against the one it was made from, in fp32 on the test split: accuracy minus that one's."""
+    """A model made smaller: its accuracy on the test split minus that of the one it was made from, in fp32."""
 
     rows: int
     accuracy_difference: Estimate

@@ -162,11 +162,11 @@ def _languages(found: Exploration, _: Recipe) -> Iterator[Advice]:
         yield Advice("Language", "good", f"All texts are in {main} script.", "Nothing to do.")
     guessed = sorted(found.sample.languages.items(), key=lambda each: -each[1])
     if mixed := [(name, share) for name, share in guessed[1:] if share >= _SECOND_LANGUAGE]:
-        told = ", ".join(f"{share:.0%} of them {name}" for name, share in mixed)
+        told = ", ".join(f"{share:.0%} {name}" for name, share in mixed)
         yield Advice(
             "Language",
             "warn",
-            f"By a guess most texts are {guessed[0][0]}, but {told} (ISO 639-1 codes).",
+            f"By a guess {guessed[0][1]:.0%} of the texts are {guessed[0][0]}, {told} (ISO 639-1 codes).",
             "Keeps them; check that the encoder knows those languages, and look at each as a slice.",
         )
 

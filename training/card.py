@@ -6,7 +6,7 @@ that nobody measured reads "not measured"; nothing is claimed about a benchmark 
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -182,14 +182,22 @@ def _training(findings: Findings) -> str:
 
 
 def _chosen(recipe: Recipe) -> str:
-    """The study that the recipe's values come from."""
+    """The study that the recipe's values come from, unless somebody changed them since."""
     found = recipe.chosen
-    if found is None:
+    now = recipe.model_dump(mode="json")
+    if found is None or any(_at(now, name) != value for name, value in found.values.items()):
         return ""
+    chosen = ", ".join(f"{name} = {value}" for name, value in found.values.items())
     return (
-        f" Its values are those of trial {found.trial} of the {found.trials} of a study (`slipway tune`, "
-        f"{found.sampler}): {found.objective} {found.quality:.4f} {found.judged}."
+        f" A study (`slipway tune`, {found.sampler}) chose {chosen}: its trial number {found.trial}, the best of "
+        f"{found.trials} that ended, had {found.objective} {found.quality:.4f} {found.judged}."
     )
+
+
+def _at(values: Mapping[str, Any], name: str) -> object:
+    """The value of a dotted field."""
+    section, _, field = name.partition(".")
+    return values[section].get(field)
 
 
 def _cut(section: TrainingSection) -> str:
@@ -206,7 +214,7 @@ def _compressed(findings: Findings) -> str:
     if uncut is None:
         return f"{told} What that cost: {NOT_MEASURED}."
     return (
-        f"{told} The smaller variant's accuracy minus that of the uncut model in fp32 is "
+        f"{told} Its accuracy minus that of the uncut model in fp32 is "
         f"{signed(uncut.accuracy_difference)} on {uncut.rows:,} test rows; {uncut.agreement:.1%} of the labels are "
         "equal."
     )

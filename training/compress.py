@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from artifact.files import write_atomically
-from artifact.manifest import GateResult, Uncut
+from artifact.manifest import GateResult
 from artifact.repository import Artifact
 from inference.tasks.text import normalize_text
 from training import gate
@@ -297,7 +297,7 @@ class _Job:
                 promote=self._options.promote,
                 candidates=proposals,
                 required=proposals[-1].name,
-                smaller=Smaller(candidate.name, Uncut(**test.model_dump())),
+                smaller=Smaller(candidate.name, test),
             )
         finally:
             self._workshop.forget(candidate.model)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from rich.progress import Progress
 
+from training.disk import is_full_disk
 from training.errors import DataInvalid, SourceUnavailable
 from training.recipe import FileData, HubData, JoinedData, PackagedData, Recipe, SingleSource
 from training.sources import PackagedTable, fetch_packaged_data, no_telemetry
@@ -208,6 +209,8 @@ def _hub_records(data: HubData, split: str, progress: Progress) -> Iterator[Reco
     try:
         found = datasets.load_dataset(data.id, data.config, split=split, revision=data.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if is_full_disk(error):
+            raise
         raise SourceUnavailable(
             f"data set {data.id}, split {split}: cannot be loaded (offline, or no such id, configuration or split?); "
             'download it elsewhere and use its folder as data.id, or data.source = "file"'

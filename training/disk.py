@@ -11,11 +11,11 @@ from training.errors import TrainingError
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # safetensors and torch tell no error number, numpy and SQLite (which Optuna writes to) have sentences of their own.
-_SENTENCE: Final = re.compile(
-    r"no space left on device|file too large|quota exceeded|disk is full|disk i/o error"
-    r"|unexpected pos \d+|iostream error|\d+ requested and \d+ written",
-    re.IGNORECASE,
+_FULL_SENTENCE: Final = re.compile(
+    r"no space left on device|file too large|quota exceeded|disk is full|\d+ requested and \d+ written", re.IGNORECASE
 )
+# Said of a full disk, and of a broken or vanished one too.
+_PERHAPS: Final = re.compile(r"disk i/o error|unexpected pos \d+|iostream error", re.IGNORECASE)
 
 
 @contextmanager
@@ -33,9 +33,12 @@ def disk_errors(place: object, kind: type[TrainingError] = TrainingError) -> Ite
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether that is what `error` comes from, whatever it is."""
+    """Whether a disk that took no more is what `error` comes from, as far as can be told."""
     return any(
-        (isinstance(each, OSError) and each.errno in _FULL) or _SENTENCE.search(str(each)) for each in _causes(error)
+        (isinstance(each, OSError) and each.errno in _FULL)
+        or _FULL_SENTENCE.search(str(each))
+        or _PERHAPS.search(str(each))
+        for each in _causes(error)
     )
 
 
@@ -43,7 +46,8 @@ def _refusal(error: Exception) -> OSError | None:
     if isinstance(error, OSError) and error.strerror:
         return error
     if is_full_disk(error):
-        full = OSError(errno.ENOSPC, "cannot be written: the disk is full")
+        sure = any(_FULL_SENTENCE.search(str(each)) for each in _causes(error))
+        full = OSError(errno.ENOSPC, "cannot be written: " + ("the disk is full" if sure else "is the disk full?"))
         full.__cause__ = error
         return full
     return error if isinstance(error, OSError) else None

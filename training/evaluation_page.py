@@ -145,7 +145,7 @@ def _elsewhere(found: CrossValidation) -> str:
 
 
 def _names(found: CrossValidation) -> list[str]:
-    return [key for key in METRICS if key in found.mean]
+    return [key for key in METRICS if key in found.folds[0].metrics]
 
 
 def _folds(found: CrossValidation) -> str:

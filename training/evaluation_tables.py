@@ -130,7 +130,7 @@ def shared_rows(found: CrossValidation) -> str:
 
 def _folds(found: CrossValidation) -> Iterator[RenderableType]:
     yield folds_title(found)
-    names = [key for key in METRICS if key in found.mean]
+    names = [key for key in METRICS if key in found.folds[0].metrics]
     yield _table(
         ["left out" if found.by_source else "fold", "trained on", "rows", *(METRICS[key] for key in names)],
         [[fold.name, f"{fold.train_rows:,}", f"{fold.rows:,}", *_values(fold.metrics, names)] for fold in found.folds],

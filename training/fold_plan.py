@@ -20,7 +20,7 @@ from training.errors import DataInvalid, EvaluationInvalid
 from training.prepare import Prepared, Split
 from training.recipe import LEAST_FOLDS, MOST_FOLDS, Recipe
 
-NOTHING: Final = "nothing"
+NOTHING: Final = "(nothing)"
 _FOLD_BYTES: Final = slice(16, 24)
 _VALIDATION_BYTES: Final = slice(24, 32)
 

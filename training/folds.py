@@ -70,7 +70,7 @@ class CrossValidation(BaseModel):
     """All folds, and each metric's mean over them with the interval of `intervals.mean_over_folds`.
 
     Folds `by_source` are no sample of anything: their means come with the lowest fold and the highest. Folds
-    `beside_another` answer that recipe's rows (training/fold_plan.py), and their mean is the mean of nothing. `sources`
+    `beside_another` answer that recipe's rows (training/fold_plan.py), and have no mean. `sources`
     holds the rows of all folds by where they come from, `elsewhere` each metric on data that nothing is learned from:
     the mean over the folds' models, the lowest of them and the highest.
     """
@@ -142,7 +142,7 @@ def cross_validate(
         by_source=by_source,
         beside_another=plan.beside_another,
         folds=tuple(results),
-        mean=_over_folds([each.metrics for each in results], _range if by_source else mean_over_folds),
+        mean=_mean(plan, [each.metrics for each in results]),
         sources=() if by_source else _by_source(plan.pool, scores),
         elsewhere=tuple(
             Place(name=rows.name, metrics=_over_folds([each.elsewhere[at].metrics for each in results], _range))
@@ -162,6 +162,8 @@ def compare_held_out(names: tuple[str, str], first: Validated, second: Validated
     check_labels(second.labels, first.labels)
     place = {text: row for row, text in enumerate(second.rows.texts)}
     shared = [(row, place[text]) for row, text in enumerate(first.rows.texts) if text in place]
+    if first.found.by_source:
+        shared = [(one, other) for one, other in shared if first.rows.sources[one] == second.rows.sources[other]]
     agreed = [(one, other) for one, other in shared if _label(first, one) == _label(second, other)]
     if not agreed:
         raise EvaluationInvalid(f"--against {names[1]}: it shares no row with {names[0]}")
@@ -174,13 +176,20 @@ def compare_held_out(names: tuple[str, str], first: Validated, second: Validated
 
 def _left_out(name: str, found: CrossValidation, unanswered: int, relabelled: int) -> Iterator[str]:
     if unanswered and found.beside_another:
-        yield f"{unanswered:,} rows are left out: {name} has no model that learned nothing of them and of their source"
+        yield f"{unanswered:,} rows are left out: no model of {name} may be asked about them"
     if relabelled:
         yield f"{relabelled:,} rows have another label in {name} and are left out"
 
 
 def _label(validated: Validated, row: int) -> str:
     return validated.labels[int(validated.rows.labels[row])]
+
+
+def _mean(plan: FoldPlan, metrics: Sequence[Mapping[str, Estimate]]) -> dict[str, Estimate]:
+    """Nothing beside another recipe, whose sources its few models answer together."""
+    if plan.beside_another:
+        return {}
+    return _over_folds(metrics, _range if plan.folds == "sources" else mean_over_folds)
 
 
 def _over_folds(

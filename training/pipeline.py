@@ -393,11 +393,19 @@ class Run:
             personal=self._personal(),
         )
 
-    def _personal(self) -> Counter[str]:
-        """What has the form of personal data and stands in the texts as they are learned: masked is gone."""
-        prepared = self._prepared
-        splits = (prepared.train, prepared.validation, prepared.test)
-        return sum((count_pii(text) for split in splits for text in split.texts), Counter())
+    def _personal(self) -> dict[str, int]:
+        """What has the form of personal data and is in the texts as they are learned; nothing where it is masked."""
+        prepared, key = self._prepared, key_of(self._prepared.fingerprint, self._code)
+        if "pii" in self._recipe.prepare.transforms:
+            return {}
+        found = self._steps.load("personal", key, dict[str, int])
+        if found is None:
+            counts: Counter[str] = Counter()
+            for split in (prepared.train, prepared.validation, prepared.test):
+                for text in split.texts:
+                    counts.update(count_pii(text))
+            found = self._steps.save("personal", key, dict[str, int], dict(counts))
+        return found
 
     def _report(self, findings: Findings) -> None:
         """The page stays in the run's folder too, where a refused run is looked up."""
@@ -409,7 +417,8 @@ class Run:
         self, findings: Findings, verdict: Verdict, repository: Path, gate_key: str, *, promote: bool
     ) -> Artifact:
         """Publish once: a run that finds its own artifact in place leaves it there."""
-        key = key_of(gate_key, self._recipe.card.model_dump(mode="json"), str(repository.resolve()))
+        chosen = [self._recipe.chosen.model_dump(mode="json")] if self._recipe.chosen else []
+        key = key_of(gate_key, self._recipe.card.model_dump(mode="json"), str(repository.resolve()), *chosen)
         if (artifact := _intact(self._steps.load("published", key, Published))) is not None:
             if promote:
                 Repository(repository).set_alias(artifact.manifest.name, PRODUCTION, artifact.manifest.version)

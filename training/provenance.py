@@ -17,7 +17,9 @@ _LIBRARIES: Final = ("torch", "transformers", "tokenizers", "onnx", "onnxruntime
 def public_recipe(recipe: Recipe) -> dict[str, Any]:
     """The recipe for the manifest: a folder on the machine that trained is nobody else's business, its name may be."""
     named = recipe.with_files(lambda path: Path(path.name))
-    values: dict[str, Any] = named.model_dump(mode="json", exclude={"tune", "track"})
+    # `chosen` only where a study chose: a reader from before it knows no such key.
+    left_out = {"tune", "track"} | (set() if recipe.chosen else {"chosen"})
+    values: dict[str, Any] = named.model_dump(mode="json", exclude=left_out)
     if recipe.encoder.source == "folder":
         values["encoder"]["name"] = Path(recipe.encoder.name).name
     return values

@@ -256,8 +256,9 @@ class TuneSection(_Part):
 class ChosenSection(_Part):
     """Which trial of a study of `slipway tune` the values of a recipe are. Written there; it decides nothing."""
 
-    trial: int = Field(ge=0, description="Its number.")
-    trials: int = Field(ge=1, description="How many there were.")
+    trial: int = Field(ge=0, description="Its number in the study.")
+    trials: int = Field(ge=1, description="How many trials came to an end.")
+    values: dict[str, bool | int | float | str] = Field(description="What was chosen: dotted field -> value.")
     sampler: str = Field(max_length=50, description="Who proposed the values.")
     objective: str = Field(max_length=50, description="What was best.")
     quality: float = Field(description="The objective of this trial.")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-from artifact.manifest import Manifest, VariantResult
-from training.assess_page import assessment_sections, evaluation_plots, metrics_table
+from artifact.manifest import Manifest, Provenance, VariantResult
+from training.assess_page import assessment_sections, evaluation_plots, metrics_table, signed
 from training.charts import Axes, Series, line_chart
 from training.evaluate import Evaluation
 from training.finetune import FineTuned
@@ -327,6 +327,12 @@ def _label_cell(split: Split, index: int) -> str:
     return f"{count:,}<small>{100 * count / max(1, len(split)):.1f}%</small>"
 
 
+def _smaller(provenance: Provenance) -> str:
+    steps, uncut = f"<code>{escape(provenance.compressed)}</code>", provenance.uncut
+    cost = f"accuracy {signed(uncut.accuracy_difference)} on the test split" if uncut else f"its cost is {NOT_MEASURED}"
+    return f"{steps}; against the uncut model {cost}"
+
+
 def _provenance(findings: Findings) -> str:
     provenance, gate = findings.manifest.provenance, findings.manifest.gate
     encoder = findings.encoder
@@ -338,7 +344,7 @@ def _provenance(findings: Findings) -> str:
         ("Data fingerprint", f"<code>{escape(provenance.data_fingerprint)}</code>"),
         ("Weights", f"<code>sha256:{provenance.weights_digest}</code>" if provenance.weights_digest else NOT_MEASURED),
         ("Seed, threads of torch", f"{provenance.seed}, {provenance.threads or NOT_MEASURED}"),
-        *((("Made smaller by", f"<code>{escape(provenance.compressed)}</code>"),) if provenance.compressed else ()),
+        *([("Made smaller by", _smaller(provenance))] if provenance.compressed else []),
         (
             "Git commit",
             f"<code>{escape(provenance.git_commit)}</code>" if provenance.git_commit else "not in a checkout",

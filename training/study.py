@@ -60,7 +60,7 @@ class MedianOfMeans(optuna.pruners.BasePruner):
 
 
 def check_study(study: optuna.Study, key: str, folder: Path) -> None:
-    """Raises RecipeInvalid where `folder` holds a study of something else: its trials were judged in another way."""
+    """Raises RecipeInvalid where the trials of the study in `folder` cannot be compared with those of `key`."""
     if (found := study.user_attrs.get(_KEY)) not in (None, key):
         raise _of_another(folder)
     if found is None:
@@ -68,7 +68,8 @@ def check_study(study: optuna.Study, key: str, folder: Path) -> None:
 
 
 def _of_another(folder: Path) -> RecipeInvalid:
-    return RecipeInvalid(f"--run-dir {folder}: holds the study of another recipe, or of other data")
+    what = "of another recipe or other data, or one that was judged in another way"
+    return RecipeInvalid(f"{folder} holds a study {what}; take another --run-dir")
 
 
 def open_study(recipe: Recipe, folder: Path, worker: int = 0) -> optuna.Study:

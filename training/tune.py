@@ -66,17 +66,16 @@ def tune(
     no_telemetry()
     console = console or Console(stderr=True, highlight=False)
     cache = cache or cache_dir(os.environ)
-    with quiet(), progress_on(console) as progress:
+    with quiet(), disk_errors(folder or "the study"), progress_on(console) as progress:
         line = Line(recipe, cache, console, progress)
         _, prepared = line.fetch_and_prepare()
         if section.folds is not None:
             FoldPlan.of(prepared, recipe, section.folds)  # raises now rather than in every trial
-        key = _study_key(recipe, prepared)
-        folder = folder or Path("runs") / recipe.name / f"tune-{key[:16]}"
-        with disk_errors(folder), only_user(folder), line.timed("tune") as said:
+        folder = folder or Path("runs") / recipe.name / f"tune-{_study_key(recipe, prepared)[:16]}"
+        with only_user(folder), line.timed("tune") as said:
             task = Task(recipe, prepared, folder, cache, max(1, torch.get_num_threads() // jobs))
             study = open_study(recipe, folder)
-            check_study(study, key, folder)
+            check_study(study, _judging_key(recipe, prepared), folder)
             wanted = min(trials or section.trials, cells(recipe))
             take_up(study, recipe, wanted)
             _run_all(task, study, wanted, jobs, progress)
@@ -91,6 +90,12 @@ def _study_key(recipe: Recipe, prepared: Prepared) -> str:
     return key_of(run_key(recipe, prepared), recipe.tune.model_dump(mode="json", exclude=known))
 
 
+def _judging_key(recipe: Recipe, prepared: Prepared) -> str:
+    """What makes two trials comparable."""
+    section = recipe.tune
+    return key_of(run_key(recipe, prepared), section.objective, section.folds, section.latency)
+
+
 def _run_all(task: Task, study: optuna.Study, wanted: int | float, jobs: int, progress: Progress) -> None:
     """Everything that is missing, in this process or in `jobs` others."""
     done = len(finished(study.trials))
@@ -99,6 +104,7 @@ def _run_all(task: Task, study: optuna.Study, wanted: int | float, jobs: int, pr
     if jobs == 1 or missing < 2:
         _work(task, missing, 0, lambda: progress.advance(bar))
     else:
+        study.set_user_attr(_STOPPED, "")
         _run_workers(
             task,
             _shares(missing, jobs),
@@ -226,6 +232,7 @@ def _write_recipe(recipe: Recipe, result: TrialResult, trials: int, path: Path) 
     chosen = ChosenSection(
         trial=result.number,
         trials=trials,
+        values=result.values,
         sampler=section.sampler,
         objective=section.objective,
         quality=result.quality or 0.0,

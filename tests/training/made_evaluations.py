@@ -50,8 +50,8 @@ def left_out(*, beside: bool = False) -> CrossValidated:
     own = own.model_copy(update={"folds": named, "by_source": True, "mean": mean, "sources": ()})
     if not beside:
         return CrossValidated(own)
-    whole = own.folds[0].model_copy(update={"name": "nothing"})
-    other = own.model_copy(update={"recipe": "other.toml", "folds": (whole,), "beside_another": True})
+    whole = own.folds[0].model_copy(update={"name": "(nothing)"})
+    other = own.model_copy(update={"recipe": "other.toml", "folds": (whole,), "beside_another": True, "mean": {}})
     truth = np.arange(100) % 2
     comparison = compare(
         ("tiny", "other.toml"),

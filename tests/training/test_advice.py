@@ -107,7 +107,7 @@ def test_a_second_language_in_the_same_script() -> None:
     found = replace(CLEAN, sample=replace(SAMPLE, languages={"de": 0.3, "en": 0.65, "fr": 0.05}))
     script, language = advice(found, "Language")
     assert script.level == "good"
-    assert (language.level, "most texts are en, but 30% of them de (ISO" in language.found) == ("warn", True)
+    assert (language.level, "65% of the texts are en, 30% de (ISO" in language.found) == ("warn", True)
 
 
 def test_words_and_labels() -> None:

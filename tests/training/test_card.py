@@ -72,10 +72,15 @@ def test_an_assessment_fills_the_tables() -> None:
 
 
 def test_a_recipe_that_a_study_chose_says_so() -> None:
-    chosen = {"trial": 3, "trials": 9, "sampler": "grid", "objective": "accuracy", "quality": 0.8777, "folds": 3}
-    _, body = card(recipe=tiny.recipe(chosen=chosen))
-    told = "trial 3 of the 9 of a study (`slipway tune`, grid): accuracy 0.8777 in the mean of 3 folds."
-    assert told in body
+    chosen = {"trial": 4, "trials": 3, "sampler": "grid", "objective": "accuracy", "quality": 0.8777, "folds": 3}
+    chosen["values"] = {"training.epochs": 4, "training.dropout": 0.2}
+    _, body = card(recipe=tiny.recipe(chosen=chosen, training__epochs=4, training__dropout=0.2))
+    assert (
+        "A study (`slipway tune`, grid) chose training.epochs = 4, training.dropout = 0.2: its trial number 4, the "
+        "best of 3 that ended, had accuracy 0.8777 in the mean of 3 folds."
+    ) in body
+    # Somebody changed a value since.
+    assert "slipway tune" not in card(recipe=tiny.recipe(chosen=chosen, training__epochs=5, training__dropout=0.2))[1]
     assert "slipway tune" not in card()[1]
 
 

@@ -127,7 +127,7 @@ def test_what_cannot_be_evaluated_says_what_to_give(artifact: Artifact, file: Pa
     with pytest.raises(EvaluationInvalid, match="--against-variant goes with --against"):
         evaluate_model(artifact, None, Asked(data=file, against_variant="fp32"), QUIET)
     with pytest.raises(EvaluationInvalid, match="--group nothing"):
-        evaluate_model(artifact, None, Asked(data=file, groups=("nothing",)), QUIET)
+        evaluate_model(artifact, None, Asked(data=file, groups=("(nothing)",)), QUIET)
     with pytest.raises(EvaluationInvalid, match=r"probes .*: No such file"):
         evaluate_model(artifact, None, Asked(data=file, probes=tmp_path / "absent.toml"), QUIET)
     with pytest.raises(DataInvalid, match="--text-column"):
@@ -203,10 +203,11 @@ def test_each_source_is_left_out_and_named(home: Path, capsys: pytest.CaptureFix
     assert [(each.name, each.rows) for each in beside.comparison.sources] == [
         ("first[a].csv", found.found.folds[0].rows)
     ]
-    assert [(fold.name, fold.rows) for fold in beside.other.folds] == [("nothing", beside.comparison.rows)]
+    assert beside.other.mean == {}
+    assert [(fold.name, fold.rows) for fold in beside.other.folds] == [("(nothing)", beside.comparison.rows)]
     left_out = found.found.folds[1].rows
     assert beside.comparison.warnings == (
-        f"{left_out:,} rows are left out: one.toml has no model that learned nothing of them and of their source",
+        f"{left_out:,} rows are left out: no model of one.toml may be asked about them",
     )
     with pytest.raises(EvaluationInvalid, match=r"recipe\.toml: it shares no row with joined\.toml"):
         evaluate_recipe("joined.toml", "sources", QUIET, against="recipe.toml", baseline=True)

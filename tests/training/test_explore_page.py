@@ -30,6 +30,8 @@ def made(home: Path, encoder: EncoderFolder, page: Path | None = None) -> tuple[
         ("call +44 20 7946 0958", "negative"),
         ("这部电影很好看", "positive"),
         ("", "negative"),
+        ("a plot as thin as paper", "positive"),
+        ("a plot as thin as paper", "negative"),
     ]
     rows += [(f"{NASTY} dull stale {number}", "positive") for number in range(3)]
     return explore_to_page(
@@ -67,7 +69,7 @@ def test_the_page_is_well_formed_and_has_every_section(everything: tuple[str, Ex
         "Doubtful labels",
         "Held out: held.csv",
         "The first of them",
-        "word for word",
+        "Under two labels, dropped everywhere",
         "Drift to other.csv",
     ):
         assert title in parsed.text
@@ -91,7 +93,7 @@ def test_every_finding_comes_with_what_training_does(everything: tuple[str, Expl
 
 def test_the_figures_are_json(everything: tuple[str, Exploration, list[Advice]]) -> None:
     figures = json.loads(json.dumps(dataclasses.asdict(everything[1])))
-    assert figures["outcome"]["counts"]["read"] == figures["rows"] == 208
+    assert figures["outcome"]["counts"]["read"] == figures["rows"] == 210
     [held_out] = figures["held_out"]
     assert {name: held_out[name] for name in ("name", "rows", "exact", "near")} == {
         "name": "held.csv",

@@ -79,7 +79,7 @@ def test_beside_another_recipe_a_model_answers_what_it_learned_nothing_of(prepar
     own = spread(prepared, "films", "news")
     asked = rows_of("tweets", "new tweet", "other tweet", *own.train.texts[:1]), rows_of("films", "new film", "film")
     plan = FoldPlan.beside(own, recipe, joined(*asked))
-    assert plan.names == ("films", "nothing")
+    assert plan.names == ("films", "(nothing)")
     sources, texts = np.array(plan.pool.sources), np.array(plan.pool.texts)
     learned, chosen, held = plan.masks(0)
     assert set(sources[held]) == {"films"}
@@ -120,7 +120,7 @@ def test_folds_that_hold_out_something_else_have_other_keys(prepared: Prepared, 
 def test_a_recipe_of_one_source_cannot_leave_it_out(prepared: Prepared, recipe: Recipe) -> None:
     own = replace(prepared, name="films")
     plan = FoldPlan.beside(own, recipe, joined(rows_of("tweets", "a", "b"), rows_of("films", "c", "d")))
-    assert plan.names == ("nothing",)
+    assert plan.names == ("(nothing)",)
     assert [plan.pool.texts[row] for row in plan.asked] == ["a", "b"]
     other = FoldPlan.beside(own, recipe, joined(rows_of("tweets", "a", "z"), rows_of("films", "c", "d")))
     assert other.key(0) != plan.key(0)

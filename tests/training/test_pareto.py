@@ -36,6 +36,13 @@ def test_of_those_that_fit_the_fastest_is_found() -> None:
     assert find([*ALL, UNBUILT], Target(smaller=9, lose=3)) is TINY
 
 
+def test_one_that_is_shown_to_keep_the_loss_comes_before_a_faster_one_that_may() -> None:
+    shown = SMALL.model_copy(update={"accuracy_difference": Estimate(value=-0.001, low=-0.004, high=0.002)})
+    assert find([FP32, QUICK, shown], Target(smaller=3, lose=0.5)) is shown
+    assert find([FP32, QUICK, shown], Target(smaller=3, lose=0.3)) is shown
+    assert find([FP32, QUICK, shown], Target(smaller=3, faster=2, lose=0.5)) is QUICK
+
+
 def test_what_is_not_asked_for_is_not_required() -> None:
     slow = measured("slow", 20, 300, 0)
     assert find([FP32, slow], Target(smaller=3)) is slow

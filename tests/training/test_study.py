@@ -78,9 +78,9 @@ def test_a_folder_with_another_study_is_refused(tmp_path: Path) -> None:
     study = optuna.create_study()
     for _ in range(2):
         check_study(study, "accuracy in validation", tmp_path)
-    with pytest.raises(RecipeInvalid, match=r"--run-dir .*: holds the study of another recipe, or of other data"):
+    with pytest.raises(RecipeInvalid, match=r"holds a study of another recipe or other data, or one that was judged"):
         check_study(study, "accuracy over folds", tmp_path)
     recipe = tiny.recipe()
     open_study(recipe, tmp_path)
-    with pytest.raises(RecipeInvalid, match=r"--run-dir .*: holds the study of another recipe"):
+    with pytest.raises(RecipeInvalid, match=r"holds a study of another recipe .*; take another --run-dir"):
         open_study(recipe.model_copy(update={"name": "other"}), tmp_path)

@@ -72,7 +72,12 @@ def test_the_best_trial_is_a_recipe_that_can_be_trained(grid: Tuned, home: Path)
     assert Path(recipe.encoder.name).resolve() == (home / "encoder").resolve()
     assert "tune" not in recipe.model_fields_set
     assert recipe.chosen == ChosenSection(
-        trial=grid.best.number, trials=2, sampler="grid", objective="accuracy", quality=grid.best.quality
+        trial=grid.best.number,
+        trials=2,
+        values=grid.best.values,
+        sampler="grid",
+        objective="accuracy",
+        quality=grid.best.quality,
     )
 
 
@@ -209,7 +214,10 @@ def test_a_study_without_one_good_trial_says_why(home: Path) -> None:
 
 def test_a_full_disk_ends_the_study_and_the_same_command_goes_on(home: Path) -> None:
     recipe = searching(home, RATES, sampler="grid")
-    with pytest.raises(TrainingError, match=r"full: cannot be written: the disk is full$"), full_disk():
+    with (
+        pytest.raises(TrainingError, match=r"full: cannot be written: .*disk.*full"),
+        full_disk(),
+    ):
         run(home, recipe, "full", trials=1)
     assert [trial.state for trial in run(home, recipe, "full", trials=1).trials] == ["complete"]
 
@@ -230,6 +238,7 @@ def test_a_study_is_nobody_elses_business_in_the_manifest(home: Path) -> None:
 def test_which_trial_a_recipe_is_is_in_the_manifest_and_decides_nothing(grid: Tuned, home: Path) -> None:
     recipe = load_recipe(grid.recipe)
     assert public_recipe(recipe)["chosen"]["trials"] == 2
+    assert "chosen" not in public_recipe(load_recipe(home / "recipe.toml")), "an older reader knows no such key"
     with Progress(disable=True) as progress:
         prepared = prepare(read_table(recipe, home / "cache", progress), recipe, progress)
     assert run_key(recipe, prepared) == run_key(recipe.model_copy(update={"chosen": None}), prepared)
