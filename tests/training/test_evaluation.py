@@ -127,7 +127,7 @@ def test_what_cannot_be_evaluated_says_what_to_give(artifact: Artifact, file: Pa
     with pytest.raises(EvaluationInvalid, match="--against-variant goes with --against"):
         evaluate_model(artifact, None, Asked(data=file, against_variant="fp32"), QUIET)
     with pytest.raises(EvaluationInvalid, match="--group nothing"):
-        evaluate_model(artifact, None, Asked(data=file, groups=("(nothing)",)), QUIET)
+        evaluate_model(artifact, None, Asked(data=file, groups=("nothing",)), QUIET)
     with pytest.raises(EvaluationInvalid, match=r"probes .*: No such file"):
         evaluate_model(artifact, None, Asked(data=file, probes=tmp_path / "absent.toml"), QUIET)
     with pytest.raises(DataInvalid, match="--text-column"):
