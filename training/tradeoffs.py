@@ -63,7 +63,8 @@ def _about(outcome: Outcome, cpu: str) -> str:
     return (
         f"Chosen on the validation split; times are the fastest of a few executions on one thread with texts of "
         f"{reference.tokens} tokens, on {cpu or 'an unknown CPU'}. A star marks what nothing else beats in size, time "
-        "for 32 texts and accuracy together. Intervals are 95% bootstrap intervals, points lost are paired with fp32."
+        "for 32 texts and accuracy together: blue dots; orange ones have no star, grey ones the gate would refuse. "
+        "Intervals are 95% bootstrap intervals, points lost are paired with fp32."
     )
 
 
