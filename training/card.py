@@ -184,8 +184,10 @@ def _training(findings: Findings) -> str:
 def _chosen(recipe: Recipe) -> str:
     """The study that the recipe's values come from, unless somebody changed them since."""
     found = recipe.chosen
+    if found is None:
+        return ""
     now = recipe.model_dump(mode="json")
-    if found is None or any(_at(now, name) != value for name, value in found.values.items()):
+    if any(_at(now, name) != value for name, value in found.values.items()):
         return ""
     chosen = ", ".join(f"{name} = {value}" for name, value in found.values.items())
     return (

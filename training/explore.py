@@ -326,13 +326,12 @@ def held_out_in(other: Other, texts: Sequence[str]) -> HeldOut:
     mine = [text for text in dict.fromkeys(other.texts) if text and text not in present]
     twins = find_twins([*mine, *texts], fixed=len(mine)) if mine else np.array([], dtype=np.int64)
     near = {mine[twin] for twin in twins[twins >= 0].tolist()}
-    leaks = [
-        Leak(row, text in present, excerpt(text))
-        for row, text in enumerate(other.texts, start=1)
-        if text and (text in present or text in near)
+    inside = [
+        (row, text) for row, text in enumerate(other.texts, start=1) if text and (text in present or text in near)
     ]
-    exact = sum(leak.exact for leak in leaks)
-    return HeldOut(other.name, len(other.texts), exact, len(leaks) - exact, leaks[:_PAIRS_SHOWN])
+    exact = sum(text in present for _, text in inside)
+    shown = [Leak(row, text in present, excerpt(text)) for row, text in inside[:_PAIRS_SHOWN]]
+    return HeldOut(other.name, len(other.texts), exact, len(inside) - exact, shown)
 
 
 def excerpt(text: str) -> str:

@@ -11,6 +11,7 @@ from artifact.files import write_atomically
 from training.advice import Advice, Level, advise
 from training.bare import recipe_for
 from training.charts import Axes, bar_chart
+from training.disk import disk_errors
 from training.errors import TrainingError
 from training.explore import Doubt, Drift, Exploration, Explorer, HeldOut, Pair
 from training.page import NOT_MEASURED, cards, figure, page, section, table
@@ -59,13 +60,11 @@ def explore_to_page(
         raise TrainingError(f"{page}: its folder does not exist")
     recipe = recipe_for(recipe_or_table, *columns, encoder)
     folder = run_dir or Path("runs") / recipe.name / "explore"
-    try:
+    with disk_errors(page):
         with progress_on(console) as progress, only_user(folder):
             found = Explorer(recipe, cache, progress, Steps(folder)).explore(held_out, against)
         advice = advise(found, recipe)
         write_atomically(page, render_exploration(found, advice).encode())
-    except OSError as error:
-        raise TrainingError(f"{error.filename or page}: {error.strerror or error}") from error
     return found, advice
 
 
