@@ -165,6 +165,17 @@ class Uncut(_Part):
     agreement: float = Field(ge=0, le=1, description="Share of rows with the same label.")
 
 
+ExploredLevel = Literal["stop", "warn", "note", "good"]
+
+
+class Explored(_Part):
+    """One thing that `slipway explore` found in the rows the model was trained on; `stop` is the worst level."""
+
+    topic: str
+    level: ExploredLevel
+    found: str
+
+
 class Provenance(_Part):
     """Where the model came from, in enough detail to repeat it.
 
@@ -179,6 +190,7 @@ class Provenance(_Part):
     rows: dict[str, int] = {}
     transformed: dict[str, int] = Field({}, description="Rows each cleaning step changed.")
     masked: dict[str, int] = Field({}, description="Personal data masked, by kind.")
+    explored: tuple[Explored, ...] = Field((), description="What `slipway explore` found; empty where it was not run.")
     seed: int
     libraries: dict[str, str] = {}
     git_commit: str = ""

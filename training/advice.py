@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from artifact.manifest import ExploredLevel
 from training.explore import Drift, Exploration, HeldOut
 from training.recipe import Recipe
 from training.texts import FLAWS
-
-Level = Literal["stop", "warn", "note", "good"]
 
 _UNEVEN: Final = 3.0
 _LONG_SHARE: Final = 0.01
@@ -25,7 +24,7 @@ class Advice:
     """`found` is a fact, `training` what `slipway train` does with this recipe, or could be told to do."""
 
     topic: str
-    level: Level
+    level: ExploredLevel
     found: str
     training: str
 
@@ -71,7 +70,7 @@ def _flaws(found: Exploration, recipe: Recipe) -> Iterator[Advice]:
             does = f"Takes them as they are; prepare.transforms = [“{step}”] would clean them, in the service too."
         first = found.survey.first_flaws.get(flaw)
         where = f", the first is row {first:,}" if first else ""
-        level: Level = "note" if flaw in ("empty", "url", "ellipsis") else "warn"
+        level: ExploredLevel = "note" if flaw in ("empty", "url", "ellipsis") else "warn"
         yield Advice("Broken texts", level, f"{_rows(count, found.rows)} {FLAWS[flaw]}{where}.", does)
     if not found.survey.flaws:
         yield Advice("Broken texts", "good", "None is empty, broken or cut.", "Takes them as they are.")
@@ -129,7 +128,7 @@ def _lengths(found: Exploration, recipe: Recipe) -> Iterator[Advice]:
     share = lengths.over_limit / max(1, found.rows)
     windows = recipe.training.window_tokens is not None
     if lengths.over_limit:
-        level: Level = "warn" if share > _LONG_SHARE and not windows else "note"
+        level: ExploredLevel = "warn" if share > _LONG_SHARE and not windows else "note"
         yield Advice(
             "Length",
             level,
@@ -151,7 +150,7 @@ def _languages(found: Exploration, _: Recipe) -> Iterator[Advice]:
     others = {name: count for name, count in scripts.items() if name not in (main, "none")}
     odd = sum(others.values())
     if odd:
-        level: Level = "warn" if odd > _FOREIGN_SHARE * found.rows else "note"
+        level: ExploredLevel = "warn" if odd > _FOREIGN_SHARE * found.rows else "note"
         yield Advice(
             "Language",
             level,
@@ -208,7 +207,7 @@ def _doubts(found: Exploration, _: Recipe) -> Iterator[Advice]:
     if doubts is None:
         yield Advice("Doubtful labels", "note", "Not looked for: a label has too few rows.", "Nothing.")
         return
-    level: Level = "note" if doubts.rows > _DOUBTFUL_SHARE * found.sample.rows else "good"
+    level: ExploredLevel = "note" if doubts.rows > _DOUBTFUL_SHARE * found.sample.rows else "good"
     yield Advice(
         "Doubtful labels",
         level,

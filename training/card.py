@@ -258,9 +258,7 @@ def _elsewhere(assessment: Assessment | None) -> str:
     """Out of domain, apart from what the model learned."""
     if assessment is None or not assessment.elsewhere:
         return f"Texts of other domains: {NOT_MEASURED}."
-    rows = "\n".join(
-        f"| {_cell(each.name)} | {each.rows:,} | {shown(each.accuracy)} |" for each in assessment.elsewhere
-    )
+    rows = "\n".join(f"| {cell(each.name)} | {each.rows:,} | {shown(each.accuracy)} |" for each in assessment.elsewhere)
     head = "| data | rows | accuracy |\n|---|---:|---:|"
     return f"Out of domain, on data of other kinds that was never learned:\n\n{head}\n{rows}"
 
@@ -269,11 +267,11 @@ def _slices(assessment: Assessment | None) -> str:
     if assessment is None or not assessment.slices:
         return f"Accuracy by length or by groups of texts: {NOT_MEASURED}."
     rows = "\n".join(
-        f"| {_cell(each.by)}: {_cell(each.name)} | {each.rows:,} | {shown(each.accuracy)} | {signed(each.difference)} |"
+        f"| {cell(each.by)}: {cell(each.name)} | {each.rows:,} | {shown(each.accuracy)} | {signed(each.difference)} |"
         for each in assessment.slices
     )
     return (
-        f"{_cell(slice_verdict(assessment))}\n\n"
+        f"{cell(slice_verdict(assessment))}\n\n"
         f"| slice | rows | accuracy | against the other rows |\n|---|---:|---:|---:|\n{rows}"
     )
 
@@ -282,8 +280,8 @@ def _bias(assessment: Assessment | None) -> str:
     if assessment is None or not assessment.bias:
         return f"Differences between groups of people: {NOT_MEASURED}."
     rows = "\n".join(
-        f"| {_cell(each.group)} | {each.mean_movement:.3f} | {each.max_movement:.3f} | {each.label_flips} of "
-        f"{each.pairs} | {_cell(pair_in_words(each.worst))} |"
+        f"| {cell(each.group)} | {each.mean_movement:.3f} | {each.max_movement:.3f} | {each.label_flips} of "
+        f"{each.pairs} | {cell(pair_in_words(each.worst))} |"
         for each in assessment.bias
     )
     return (
@@ -308,7 +306,7 @@ def _robustness(assessment: Assessment | None) -> str:
     )
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text from outside in a table: no line of its own, no column of its own."""
     return " ".join(text.split()).replace("|", "\\|")
 
@@ -365,7 +363,7 @@ def _movement(assessment: Assessment | None) -> str:
         return ""
     return (
         f"Exchanging one term for another in a neutral sentence moved a score by up to {most.max_movement:.2f} "
-        f"({_cell(most.group)}). "
+        f"({cell(most.group)}). "
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.card import NOT_STATED, language_of, overlap_of, steps_of
+from training.card import NOT_STATED, cell, language_of, overlap_of, steps_of
 from training.page import NOT_MEASURED
 from training.prepare import Split
 from training.recipe import Recipe, SingleSource
@@ -26,6 +26,7 @@ def render_data_card(findings: Findings) -> str:
         ("Lengths", _lengths(findings.lengths)),
         ("Collection", card.collection or f"How, when and by whom texts were collected and labelled: {NOT_STATED}."),
         ("Preparation", _preparation(findings)),
+        ("What exploring it found", _explored(findings)),
         ("People in the data", _people(findings)),
         ("Uses", _uses(findings)),
         ("Licence and origin", _origin(findings)),
@@ -104,6 +105,20 @@ def _preparation(findings: Findings) -> str:
         "under two labels and near duplicates (Jaccard similarity of character shingles) were removed before the "
         f"split; a hash of its own text decides where a row goes.\n\n| step | rows |\n|---|---:|\n{counts}"
     )
+
+
+def _explored(findings: Findings) -> str:
+    """What `slipway explore` said of these very rows, what is well left out."""
+    explored = findings.manifest.provenance.explored
+    if not explored:
+        return f"Words that give a label away, doubtful labels, scripts and languages, broken texts: {NOT_MEASURED}."
+    odd = [each for each in explored if each.level != "good"]
+    fine = ", ".join(dict.fromkeys(each.topic.lower() for each in explored if each.level == "good"))
+    told = f"By `slipway explore`{f'; nothing odd about: {fine}' if fine else ''}."
+    if not odd:
+        return told
+    rows = "\n".join(f"| {cell(each.topic)} | {cell(each.found)} |" for each in odd)
+    return f"{told}\n\n| about | found |\n|---|---|\n{rows}"
 
 
 def _people(findings: Findings) -> str:

@@ -65,6 +65,7 @@ class Pair:
 class Outcome:
     """What preparing made of the rows; `refusal` is what training would say instead of starting.
 
+    `fingerprint` is that of the prepared rows, empty where training would refuse them.
     Of the near duplicates, `across_splits` had their twin in another split and `other_label` under another label.
     `conflicting` are the first texts that stand under several labels.
     """
@@ -77,6 +78,7 @@ class Outcome:
     across_splits: int
     other_label: int
     pairs: list[Pair]
+    fingerprint: str = ""
     conflicting: list[str] = field(default_factory=list)
 
 
@@ -365,6 +367,7 @@ def _outcome(trace: Trace, prepared: Prepared | None, refusal: str) -> Outcome:
         across_splits=sum(one.split != other.split for one, other in trace.near),
         other_label=sum(one.label != other.label for one, other in trace.near),
         pairs=[_pair(one, other) for one, other in trace.near[:_PAIRS_SHOWN]],
+        fingerprint=prepared.fingerprint if prepared else "",
         conflicting=[excerpt(text) for text in trace.conflicting[:_PAIRS_SHOWN]],
     )
 

@@ -8,24 +8,19 @@ from typing import Final
 from rich.console import Console
 
 from artifact.files import write_atomically
-from training.advice import Advice, Level, advise
+from training.advice import Advice, advise
 from training.bare import recipe_for
 from training.charts import Axes, bar_chart
 from training.disk import disk_errors
 from training.errors import TrainingError
 from training.explore import Doubt, Drift, Exploration, Explorer, HeldOut, Pair
-from training.page import NOT_MEASURED, cards, figure, page, section, table
+from training.explored import explore_folder, keep_explored
+from training.page import NOT_MEASURED, cards, figure, level_badge, page, section, table
 from training.progress import progress_on
 from training.signals import Telling
 from training.steps import Steps, only_user
 from training.texts import FLAWS
 
-_LEVELS: Final[dict[Level, tuple[str, str]]] = {
-    "stop": ("bad", "stop"),
-    "warn": ("warn", "look"),
-    "note": ("plain", "note"),
-    "good": ("good", "fine"),
-}
 _COUNTS: Final = {
     "read": "rows read",
     "empty": "nothing left after cleaning",
@@ -54,16 +49,20 @@ def explore_to_page(
 ) -> tuple[Exploration, list[Advice]]:
     """`slipway explore`: write the page in one step and return what it says. What is finished is kept in `run_dir`.
 
+    What was found is left there for `slipway train`, which puts it into the manifest and the data card.
+
     Raises RecipeInvalid, DataInvalid, SourceUnavailable, and TrainingError when the page cannot be written.
     """
     if not page.resolve().parent.is_dir():
         raise TrainingError(f"{page}: its folder does not exist")
     recipe = recipe_for(recipe_or_table, *columns, encoder)
-    folder = run_dir or Path("runs") / recipe.name / "explore"
+    folder = run_dir or explore_folder(recipe)
     with disk_errors(page):
         with progress_on(console) as progress, only_user(folder):
-            found = Explorer(recipe, cache, progress, Steps(folder)).explore(held_out, against)
-        advice = advise(found, recipe)
+            found = Explorer(recipe, cache, progress, steps := Steps(folder)).explore(held_out, against)
+            advice = advise(found, recipe)
+            if found.outcome.fingerprint:
+                keep_explored(steps, recipe, found.outcome.fingerprint, advice)
         write_atomically(page, render_exploration(found, advice).encode())
     return found, advice
 
@@ -108,7 +107,7 @@ def _advice(advice: Sequence[Advice]) -> str:
     rows = [
         (
             escape(each.topic),
-            f'<span class="badge {_LEVELS[each.level][0]}">{_LEVELS[each.level][1]}</span>',
+            level_badge(each.level),
             escape(each.found),
             escape(each.training),
         )

@@ -20,7 +20,17 @@ from rich.progress import Progress, TaskID
 
 from artifact.errors import SlipwayError
 from artifact.files import record, write_atomically
-from artifact.manifest import GOLDEN, CheckResult, Estimate, Golden, GoldenInput, Manifest, Variant, VariantResult
+from artifact.manifest import (
+    GOLDEN,
+    BiasResult,
+    CheckResult,
+    Estimate,
+    Golden,
+    GoldenInput,
+    Manifest,
+    Variant,
+    VariantResult,
+)
 from artifact.repository import Artifact
 from inference.backends.base import Backend
 from inference.backends.registry import open_backend
@@ -165,6 +175,27 @@ def run_gate(trial: Trial, progress: Progress) -> Verdict:
         return Verdict(False, (), _all_withheld(results), None)
     published = tuple(variant for variant in trial.manifest.variants if variant.name in _passed(results))
     return Verdict(True, published, tuple(results), golden)
+
+
+def hold_terms(verdict: Verdict, bias: Sequence[BiasResult], limit: float | None) -> Verdict:
+    """The verdict after one floor more, where a recipe sets it: how far swapped terms may move a score.
+
+    `bias` was measured through one variant and is asked of all: those that got here give its answers, or nearly.
+    """
+    worst = max(bias, key=lambda each: each.max_movement, default=None)
+    if limit is None or worst is None:
+        return verdict
+    check = _at_most(f"score moved by swapped terms ({worst.group})", worst.max_movement, limit)
+    results = tuple(_held(result, check) if result.published else result for result in verdict.results)
+    if check.passed:
+        return replace(verdict, results=results)
+    return Verdict(False, (), results, None)
+
+
+def _held(result: VariantResult, check: CheckResult) -> VariantResult:
+    """A variant that passed so far, after one more check."""
+    checks = (*result.checks, check)
+    return result.model_copy(update={"checks": checks, "published": check.passed, "reason": _reason(checks)})
 
 
 def _judge_all(trial: Trial, progress: Progress) -> tuple[list[VariantResult], Floats | None]:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from artifact.manifest import Estimate
+from artifact.manifest import Estimate, ExploredLevel
 from training.charts import Axes, bar_chart
 
 NOT_MEASURED: Final = "not measured"
@@ -25,6 +25,13 @@ METRICS: Final[Mapping[str, str]] = {
 }
 LESS_IS_BETTER: Final = frozenset({"log_loss", "calibration_error"})
 _BARS: Final = 30
+# Of a finding: the badge's colour and word.
+_LEVELS: Final[Mapping[ExploredLevel, tuple[str, str]]] = {
+    "stop": ("bad", "stop"),
+    "warn": ("warn", "look"),
+    "note": ("plain", "note"),
+    "good": ("good", "fine"),
+}
 
 
 def page(title: str, body: str) -> str:
@@ -96,6 +103,12 @@ def figure(caption: str, body: str) -> str:
 def badge(*, good: bool, yes: str, no: str) -> str:
     """A verdict, green or red."""
     return f'<span class="badge {"good" if good else "bad"}">{escape(yes if good else no)}</span>'
+
+
+def level_badge(level: ExploredLevel) -> str:
+    """How much a finding about data matters, in one word."""
+    kind, word = _LEVELS[level]
+    return f'<span class="badge {kind}">{word}</span>'
 
 
 def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:

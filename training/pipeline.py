@@ -42,9 +42,10 @@ from training.disk import disk_errors
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import GateRefused
 from training.evaluate import Evaluation, evaluate
+from training.explored import explore_folder, explored
 from training.export import CANDIDATES, Candidate, Export, export_model
 from training.finetune import FineTuned, fine_tune, probabilities_of
-from training.gate import Floats, Trial, Verdict, run_gate, tightened
+from training.gate import Floats, Trial, Verdict, hold_terms, run_gate, tightened
 from training.keys import encoder_digest, run_key, weights_digest, weights_key
 from training.labelled import rows_of
 from training.line import Line
@@ -193,7 +194,9 @@ class Run:
         verdict, gate_key = self._gate(draft, export, scores)
         judged = _judged(draft, verdict)
         if verdict.passed:
-            judged = judged.model_copy(update={"assessment": self._assess(judged, gate_key, tuned.temperature)})
+            assessment = self._assess(judged, gate_key, tuned.temperature)
+            verdict = hold_terms(verdict, assessment.bias, self._recipe.gate.max_term_movement)
+            judged = _judged(draft, verdict).model_copy(update={"assessment": assessment})
         findings = self._findings(tuned, export, evaluation, baseline, judged)
         self._report(findings)
         self._keep(findings, None)
@@ -310,6 +313,7 @@ class Run:
             rows=self._prepared.counts,
             transformed=self._prepared.transformed,
             masked=self._prepared.masked,
+            explored=explored(Steps(explore_folder(self._recipe)), self._recipe, self._prepared.fingerprint),
             seed=self._recipe.training.seed,
             libraries=libraries(),
             git_commit=git_commit(ROOT),
@@ -417,8 +421,8 @@ class Run:
         self, findings: Findings, verdict: Verdict, repository: Path, gate_key: str, *, promote: bool
     ) -> Artifact:
         """Publish once: a run that finds its own artifact in place leaves it there."""
-        chosen = [self._recipe.chosen.model_dump(mode="json")] if self._recipe.chosen else []
-        key = key_of(gate_key, self._recipe.card.model_dump(mode="json"), str(repository.resolve()), *chosen)
+        told = (self._recipe.card, self._recipe.chosen, *findings.manifest.provenance.explored)
+        key = key_of(gate_key, str(repository.resolve()), [each.model_dump(mode="json") for each in told if each])
         if (artifact := _intact(self._steps.load("published", key, Published))) is not None:
             if promote:
                 Repository(repository).set_alias(artifact.manifest.name, PRODUCTION, artifact.manifest.version)

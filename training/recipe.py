@@ -287,6 +287,12 @@ class GateSection(_Part):
     max_neighbour_score_difference: float | None = Field(None, ge=0, description="Alone against among neighbours.")
     min_label_agreement: float | None = Field(None, ge=0, le=1, description="Reduced precision against fp32.")
     min_accuracy_difference: float | None = Field(None, ge=-1, le=0, description="Lower bound, as a fraction.")
+    max_term_movement: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Most that swapping one term for another may move a score; told, not asked, if none.",
+    )
 
 
 class CardSection(_Part):

@@ -22,6 +22,7 @@ from training.page import (
     cards,
     figure,
     length_chart,
+    level_badge,
     megabytes,
     page,
     section,
@@ -303,6 +304,7 @@ def _data(findings: Findings) -> str:
             table(("Split", "Rows", *map(escape, prepared.labels)), balance, kind="counts"),
         )
         + "".join(_more_counts(prepared))
+        + "".join(_explored(findings.manifest.provenance))
         + "</div>"
     )
 
@@ -320,6 +322,12 @@ def _more_counts(prepared: Prepared) -> Iterator[str]:
         if counts:
             rows = [(escape(name), f"{count:,}") for name, count in counts.items()]
             yield figure(caption, table(("", unit), rows, kind="counts"))
+
+
+def _explored(provenance: Provenance) -> Iterator[str]:
+    """What `slipway explore` found in these rows, where somebody asked."""
+    if rows := [(escape(each.topic), level_badge(each.level), escape(each.found)) for each in provenance.explored]:
+        yield figure("What exploring the rows found", table(("About", "", "Found"), rows, kind="advice"))
 
 
 def _label_cell(split: Split, index: int) -> str:

@@ -1,9 +1,11 @@
 """`slipway train --from`: train a published model again from what its manifest says, and compare the two.
 
-    fetch -> prepare -> fine-tune -> evaluate -> compare
+    fetch -> prepare -> fine-tune -> (compress ->) evaluate -> compare
 
-Nothing is exported or published. The repeat has a folder of its own, named after the artifact, the libraries and the
-CPU, so that it never finds the original's weights there, and goes on where it was killed.
+A version that `slipway compress` made goes through the same cuts and trainings afterwards; products and storage change
+files, not the model that is compared. Nothing is exported or published. The repeat has a folder of its own, named after
+the artifact, the libraries and the CPU, so that it never finds the original's weights there, and goes on where it was
+killed.
 """
 
 import os
@@ -22,19 +24,22 @@ from artifact.files import cache_dir
 from artifact.manifest import Golden, Provenance
 from artifact.repository import Artifact
 from inference.tasks.transforms import Cleaner
+from training.candidates import REFERENCE, Candidate, Step, parse
 from training.disk import disk_errors
 from training.errors import RecipeInvalid
 from training.evaluate import Floats, as_plain, evaluate
 from training.finetune import FineTuned, fine_tune, probabilities_of
 from training.keys import encoder_digest, weights_digest
 from training.line import Line
+from training.pipeline import Opened
 from training.prepare import Prepared
 from training.progress import progress_on
 from training.provenance import ROOT, cpu_name, git_commit, libraries
 from training.quiet import quiet
 from training.recipe import AnyData, Encoder, FileData, Recipe, parse_recipe, with_paths
 from training.sources import EncoderFolder, no_telemetry
-from training.steps import key_of, only_user
+from training.steps import Steps, key_of, only_user
+from training.workshop import Workshop
 
 Verdict = Literal["identical", "same answers", "different"]
 
@@ -92,7 +97,7 @@ def repeat(
     recipe cannot be followed here, and whatever the steps raise.
     """
     provenance = artifact.manifest.provenance
-    recipe = recipe_of(artifact, data, encoder)
+    recipe, steps = recipe_of(artifact, data, encoder), _steps_of(artifact)
     no_telemetry()
     console = console or Console(stderr=True, highlight=False)
     folder = run_dir or Path("runs") / recipe.name / f"repeat-{_folder_key(artifact)}"
@@ -103,7 +108,8 @@ def repeat(
         if any(check.same is False for check in sources):
             return Repeat(_name(artifact), artifact.digest, (), (*sources, *_machine(artifact)))
         with only_user(folder):
-            tuned, outcome = _train_and_compare(line, artifact, found, prepared, folder)
+            tuned = _train(Opened(line, found, prepared, folder), steps)
+            outcome = _compare(line, artifact, prepared, tuned)
     return Repeat(
         _name(artifact), artifact.digest, outcome, (*sources, *_arithmetic(tuned, provenance), *_machine(artifact))
     )
@@ -112,10 +118,6 @@ def repeat(
 def recipe_of(artifact: Artifact, data: Path | None = None, encoder: Path | None = None) -> Recipe:
     """The recipe in the manifest, with the precision that `auto` came to. Raises RecipeInvalid."""
     provenance = artifact.manifest.provenance
-    if provenance.compressed:
-        raise RecipeInvalid(
-            f"{_name(artifact)} was made by slipway compress ({provenance.compressed}), not by training"
-        )
     recipe = parse_recipe(provenance.recipe, origin=f"of {_name(artifact)}")
     if encoder is not None and recipe.encoder.source != "folder":
         raise RecipeInvalid(f"--encoder: {_name(artifact)} was not trained from a local folder")
@@ -139,12 +141,32 @@ def _data_at(recipe: Recipe, place: Path, name: str) -> AnyData:
     return with_paths(recipe.data, lambda table: place / table.name if place.is_dir() else place)
 
 
-def _train_and_compare(
-    line: Line, artifact: Artifact, encoder: EncoderFolder, prepared: Prepared, folder: Path
-) -> tuple[FineTuned, tuple[Check, ...]]:
+def _steps_of(artifact: Artifact) -> tuple[Step, ...]:
+    """What `slipway compress` did to the model after training. Raises RecipeInvalid when it cannot be done again."""
+    candidate = parse(artifact.manifest.provenance.compressed or REFERENCE)
+    if candidate.unlabelled:
+        raise RecipeInvalid(
+            f"{_name(artifact)} learned from texts without labels too ({candidate.name}), which its manifest lacks"
+        )
+    return candidate.model
+
+
+def _train(opened: Opened, steps: tuple[Step, ...]) -> FineTuned:
+    """The fine-tuned model and, of a compressed version, what its steps make of that."""
+    line, folder = opened.line, opened.folder
     with line.timed("fine-tune") as said:
-        tuned = fine_tune(line.recipe, prepared, encoder, folder / "fine-tune", line.progress)
+        tuned = fine_tune(line.recipe, opened.prepared, opened.encoder, folder / "fine-tune", line.progress)
         said.append(f"{tuned.steps:,} steps in {tuned.precision}, best at step {tuned.best_step:,}")
+    if not steps:
+        return tuned
+    with line.timed("compress") as said:
+        workshop = Workshop(opened, tuned, (), folder / "compress" / "models", Steps(folder / "compress" / "steps"))
+        made = tuned.model_copy(update={"model_dir": workshop.model_dir(steps)})
+        said.append(Candidate(steps).name)
+    return made
+
+
+def _compare(line: Line, artifact: Artifact, prepared: Prepared, tuned: FineTuned) -> tuple[Check, ...]:
     with line.timed("evaluate") as said:
         golden = artifact.golden()
         scores = _scores(line, tuned, prepared.test.texts)
@@ -153,7 +175,7 @@ def _train_and_compare(
         answers = _scores(line, tuned, tuple(clean(each.input) for each in golden.inputs))
         said.append(f"{len(prepared.test):,} test rows, {len(golden.inputs)} golden inputs")
     published = artifact.manifest.provenance.weights_digest
-    return tuned, (
+    return (
         _compared("weights", published, weights_digest(tuned.model_dir)),
         golden_check(golden, artifact.manifest.labels, answers),
         *metric_checks(as_plain(artifact.manifest.gate.reference_metrics), metrics),

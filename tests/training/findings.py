@@ -13,6 +13,7 @@ from artifact.manifest import (
     CalibrationResult,
     CheckResult,
     Estimate,
+    Explored,
     FileRecord,
     GateResult,
     Limits,
@@ -56,6 +57,13 @@ def findings(*, skill: float = 2.0, **changes: object) -> Findings:
         notes=("model.onnx: not fused",),
     )
     return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def explored_findings(*explored: Explored) -> Findings:
+    """The same of data that somebody explored."""
+    manifest = _manifest()
+    provenance = manifest.provenance.model_copy(update={"explored": explored})
+    return findings(manifest=manifest.model_copy(update={"provenance": provenance}))
 
 
 def _scores(random: np.random.Generator, labels: np.ndarray, lean: float) -> np.ndarray:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from artifact.manifest import Estimate, SliceResult
+from artifact.manifest import Estimate, Explored, SliceResult
 from tests.training import tiny
-from tests.training.findings import assessment, findings
+from tests.training.findings import assessment, explored_findings, findings
 from training.data_card import render_data_card
 from training.prepare import Split
 from training.recipe import CardSection
@@ -74,6 +74,16 @@ def test_personal_data_that_is_left_is_counted() -> None:
     left = "Personal data left in the texts as it is, where it has a form: "
     assert f"{left}2 email, 1 phone. Names" in render_data_card(findings(personal={"phone": 1, "email": 2}))
     assert f"{left}none found." in render_data_card(findings())
+
+
+def test_what_exploring_found_is_told_or_not_measured() -> None:
+    assert "broken texts: not measured." in render_data_card(findings())
+    fine = Explored(topic="Words", level="good", found="None.")
+    odd = Explored(topic="Held-out file", level="stop", found="3 rows of a|b.csv are in the data.")
+    told = "By `slipway explore`; nothing odd about: words."
+    card = render_data_card(explored_findings(fine, odd))
+    assert f"{told}\n\n| about | found |\n|---|---|\n| Held-out file | 3 rows of a\\|b.csv are in the data. |\n" in card
+    assert f"{told}\n\n## People" in render_data_card(explored_findings(fine))
 
 
 def test_what_was_measured_on_and_never_learned_is_named() -> None:

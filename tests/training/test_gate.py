@@ -22,6 +22,7 @@ from artifact.repository import Artifact
 from inference.backends.base import Backend
 from inference.backends.registry import open_backend
 from inference.model import Model
+from tests.training.findings import assessment, findings
 from tests.training.gate_fixtures import ROWS, Tiny, tiny_model
 from training.classifier import load_model, load_tokenizer, predict_logits
 from training.errors import RecipeInvalid
@@ -34,6 +35,7 @@ from training.gate import (
     flips,
     golden_rows,
     golden_tolerance,
+    hold_terms,
     judge,
     judge_accuracy,
     neighbour_batches,
@@ -105,7 +107,23 @@ def test_a_recipe_that_loosens_a_floor_is_refused_by_field(field: str, value: fl
 
 
 def test_every_floor_can_be_named_in_a_recipe() -> None:
-    assert set(GateSection.model_fields) == set(Floors.__dataclass_fields__)
+    assert set(GateSection.model_fields) == {*Floors.__dataclass_fields__, "max_term_movement"}
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(None, True), (0.412, True), (0.411, False), (0.0, False)])
+def test_swapped_terms_refuse_where_the_recipe_sets_a_floor(limit: float | None, *, kept: bool) -> None:
+    made = findings().manifest
+    before = Verdict(True, made.variants[:1], made.gate.variants, None)
+    after = hold_terms(before, assessment().bias, limit)
+    fp32, int8 = after.results
+    assert (after.passed, after.published) == ((True, before.published) if kept else (False, ()))
+    assert int8 == made.gate.variants[1]
+    asked = [check for check in fp32.checks if "swapped terms" in check.name]
+    assert [(check.name, check.measured) for check in asked] == (
+        [("score moved by swapped terms (pets)", 0.412)] if limit is not None else []
+    )
+    if not kept:
+        assert after.reasons().startswith(f"fp32: score moved by swapped terms (pets): 0.412, required <= {limit:g}")
 
 
 # --- decisions

@@ -184,6 +184,18 @@ def test_a_refused_model_is_not_published_and_its_report_says_why(place: Place, 
     assert "gate refused: nothing published" in (place.run_dir / "report.html").read_text()
 
 
+def test_a_model_that_swapped_terms_move_too_far_is_not_published(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(GateRefused, match=r"fp32: score moved by swapped terms \(.*\): .*, required <= 0") as caught:
+        place.again(tmp_path / "models", max_term_movement=0.0)
+    assert caught.value.exit_status == 3
+    assert Repository(tmp_path / "models").models() == []
+    report = (place.run_dir / "report.html").read_text()
+    assert "gate refused: nothing published" in report
+    assert "score moved by swapped terms" in report
+    place.again(tmp_path / "models", max_term_movement=1.0)
+    assert Repository(tmp_path / "models").versions("tiny") == [1]
+
+
 def test_an_exported_file_that_was_touched_goes_through_the_gate_again(place: Place, tmp_path: Path) -> None:
     place.again(tmp_path / "models")
     path = place.run_dir / "export" / "model.onnx"

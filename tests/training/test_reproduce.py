@@ -12,7 +12,10 @@ from rich.console import Console
 from artifact.repository import Artifact, Repository
 from cli.app import main
 from tests.training import tiny
+from training.candidates import plan
+from training.compress import Options, compress
 from training.errors import RecipeInvalid, SourceUnavailable
+from training.pareto import Target
 from training.pipeline import train
 from training.recipe import load_recipe
 from training.reproduce import Repeat, metric_checks, recipe_of, repeat
@@ -151,9 +154,32 @@ def test_a_local_table_cannot_replace_packaged_data(place: Place, tmp_path: Path
         recipe_of(place.with_provenance(recipe=recipe), encoder=tmp_path)
 
 
-def test_a_compressed_version_is_not_trained_again(place: Place) -> None:
-    with pytest.raises(RecipeInvalid, match=r"tiny:1 was made by slipway compress \(layers=3\), not by training"):
-        recipe_of(place.with_provenance(compressed="layers=3"))
+@pytest.mark.parametrize("made", ["heads=0.5+svd=0.5+tune=1+weights=int8", "weights=int8"])
+def test_a_compressed_version_goes_through_its_steps_again(place: Place, made: str) -> None:
+    repository = place.home / f"small-{made}"
+    options = Options(plan([made], only=True), Target(smaller=1.01, lose=100), publish=True, repository=repository)
+    console = Console(file=io.StringIO())
+    compress(
+        load_recipe(place.home / "recipe.toml"),
+        options,
+        place.home / "run",
+        cache=place.home / "cache",
+        console=console,
+    )
+    small = Repository(repository).open("tiny", 1)
+    found = place.repeat(small, run=f"again-{made}")
+    assert small.manifest.provenance.compressed == made
+    assert [check.name for check in found.outcome[:2]] == ["weights", "golden answers"]
+    assert found.verdict == "identical"
+    same = small.manifest.provenance.weights_digest == place.artifact.manifest.provenance.weights_digest
+    assert same == (made == "weights=int8")
+
+
+def test_texts_that_no_manifest_holds_cannot_be_learned_again(place: Place) -> None:
+    small = place.with_provenance(compressed="layers=1+distil-unlabelled=2+int8")
+    with pytest.raises(RecipeInvalid, match="tiny:1 learned from texts without labels too"):
+        place.repeat(small, run="unlabelled")
+    assert not (place.home / "unlabelled").exists()
 
 
 def test_several_tables_are_looked_for_in_one_folder(place: Place, tmp_path: Path) -> None:
