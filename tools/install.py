@@ -5,6 +5,7 @@ show only one file at a time and nothing while packages are unpacked, which is h
 """
 
 import argparse
+import errno
 import os
 import queue
 import shutil
@@ -21,6 +22,7 @@ from typing import IO
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG_LINES_SHOWN = 15
+DISK_GB = 4  # the environment, and what pip unpacks on the way
 TICK_SECONDS = 0.5
 QUIET_TICK_SECONDS = 15.0  # where nobody watches (no terminal) the line is for the log's reader: rarely is enough
 CUDA_HINT = (
@@ -107,10 +109,19 @@ def _install(extras: str, torch_index: str) -> int:
     else:
         tail = log.read_text(encoding="utf-8").splitlines()[-LOG_LINES_SHOWN:]
         _say("\n".join(tail))
+        if sentence := full_disk(tail, shutil.disk_usage(VENV).free):
+            _say(sentence)
         _say(
             f"pip failed, exit status {status}. All it said is in {log.relative_to(ROOT)}; running this again goes on."
         )
     return 1 if status else 0
+
+
+def full_disk(said: Sequence[str], free_bytes: int) -> str:
+    """What to do where pip ran out of disk; empty where it did not."""
+    if not any(os.strerror(errno.ENOSPC) in line for line in said):
+        return ""
+    return f"The disk is full: installing takes {DISK_GB} GB, and {free_bytes / 1e9:.1f} GB are free now."
 
 
 def _follow(command: Sequence[str], log: IO[str]) -> tuple[int, float]:
