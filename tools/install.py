@@ -11,6 +11,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import venv
@@ -109,19 +110,18 @@ def _install(extras: str, torch_index: str) -> int:
     else:
         tail = log.read_text(encoding="utf-8").splitlines()[-LOG_LINES_SHOWN:]
         _say("\n".join(tail))
-        if sentence := full_disk(tail, shutil.disk_usage(VENV).free):
-            _say(sentence)
+        if any(f"[Errno {errno.ENOSPC}]" in line for line in tail):
+            _say(full_disk((VENV, Path(tempfile.gettempdir()))))
         _say(
             f"pip failed, exit status {status}. All it said is in {log.relative_to(ROOT)}; running this again goes on."
         )
     return 1 if status else 0
 
 
-def full_disk(said: Sequence[str], free_bytes: int) -> str:
-    """What to do where pip ran out of disk; empty where it did not."""
-    if not any(os.strerror(errno.ENOSPC) in line for line in said):
-        return ""
-    return f"The disk is full: installing takes {DISK_GB} GB, and {free_bytes / 1e9:.1f} GB are free now."
+def full_disk(places: Sequence[Path]) -> str:
+    """What to say where pip ran out of disk: it writes to each of `places`."""
+    free = " and ".join(f"{shutil.disk_usage(place).free / 1e9:.1f} GB in {place}" for place in places)
+    return f"The disk is full: with the CPU build of torch installing takes about {DISK_GB} GB; free are {free}."
 
 
 def _follow(command: Sequence[str], log: IO[str]) -> tuple[int, float]:

@@ -69,7 +69,7 @@ def _flaws(found: Exploration, recipe: Recipe) -> Iterator[Advice]:
         else:
             does = f"Takes them as they are; prepare.transforms = [“{step}”] would clean them, in the service too."
         first = found.survey.first_flaws.get(flaw)
-        where = f", the first is row {first:,}" if first else ""
+        where = f", the first is {first}" if first else ""
         level: ExploredLevel = "note" if flaw in ("empty", "url", "ellipsis") else "warn"
         yield Advice("Broken texts", level, f"{_rows(count, found.rows)} {FLAWS[flaw]}{where}.", does)
     if not found.survey.flaws:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import Progress
 
-from artifact.manifest import Assessment, CalibrationResult, SliceResult
+from artifact.manifest import Assessment, BiasResult, CalibrationResult, SliceResult
+from artifact.repository import Artifact
 from inference.errors import BadInput
 from inference.model import Model
 from inference.tasks.transforms import Cleaner
@@ -19,6 +20,7 @@ from training.evaluate import Evaluation, evaluate, softmax
 from training.robustness import measure_robustness
 from training.slices import Slice, column_slices, expression_slice, length_slices, measure, worst
 from training.temperature import best_temperature
+from training.texts import count_words
 
 SOURCE: Final = "source"
 CALIBRATION: Final = ("log_loss", "calibration_error")
@@ -143,6 +145,20 @@ def assess(
     return Assessed(assessment, evaluation, answers)
 
 
+def most_moved(artifact: Artifact, variant: str, progress: Progress) -> BiasResult:
+    """The group of our own probes whose swapped terms move this variant's scores the most."""
+    model = Model.open(artifact, variant=variant)
+    try:
+        groups = measure_bias(
+            load_probes(),
+            lambda texts: answer(model, texts, progress, f"Swapping terms: {variant}").scores,
+            model.manifest.labels,
+        )
+    finally:
+        model.close()
+    return max(groups, key=lambda group: group.max_movement)
+
+
 def check_columns(rows: Rows, questions: Questions) -> None:
     """Raises EvaluationInvalid for a group that is no column."""
     for group in questions.groups:
@@ -169,7 +185,7 @@ def _columns(rows: Rows, answers: Answers, labels: Sequence[str]) -> dict[str, S
         "text": rows.texts,
         "tokens": answers.tokens,
         "characters": [len(text) for text in rows.texts],
-        "words": [len(text.split()) for text in rows.texts],
+        "words": [count_words(text) for text in rows.texts],
         "label": [labels[index] for index in rows.labels],
         "predicted": [labels[index] for index in answers.scores.argmax(axis=1)],
         "score": answers.scores.max(axis=1).tolist(),

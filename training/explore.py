@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from inference.tasks.pii import mask_pii
-from training.data import Row, Table, label_key, read_records, read_table, text_cell
+from training.data import Table, label_key, read_records, read_table, text_cell
 from training.duplicates import find_twins
 from training.errors import DataInvalid
-from training.keys import encoder_digest
+from training.keys import encoder_digest, explored_key
 from training.prepare import Clean, Cleaning, Prepared, Trace, prepare
 from training.recipe import Recipe
 from training.signals import (
@@ -65,7 +65,7 @@ class Pair:
 class Outcome:
     """What preparing made of the rows; `refusal` is what training would say instead of starting.
 
-    `fingerprint` is that of the prepared rows, empty where training would refuse them.
+    `key` stands for the prepared rows and how they are read, and is empty where training would refuse them.
     Of the near duplicates, `across_splits` had their twin in another split and `other_label` under another label.
     `conflicting` are the first texts that stand under several labels.
     """
@@ -78,7 +78,7 @@ class Outcome:
     across_splits: int
     other_label: int
     pairs: list[Pair]
-    fingerprint: str = ""
+    key: str
     conflicting: list[str] = field(default_factory=list)
 
 
@@ -205,7 +205,7 @@ class Explorer:
             sources=dict(Counter(row.source for row in table.rows if row.source)),
             transforms=self.recipe.prepare.transforms,
             survey=survey,
-            outcome=self._once("outcome", Outcome, key, lambda: self._outcome(table)),
+            outcome=self._once("outcome", Outcome, key, lambda: self._outcome(table, encoder)),
             sample=self._once("sample", Sample, key, lambda: self._sample(table, sampled)),
             held_out=self._held_out(others, table, key),
             drift=self._drift(second, sampled, key) if second else None,
@@ -228,7 +228,8 @@ class Explorer:
         texts, labels = [], Counter[str]()
         records = read_records(path, (source.text_column, source.label_column), field="data.path")
         for number, record in enumerate(records, start=1):
-            texts.append(clean(text_cell(record, source.text_column, f"{path.name}, row {number}")))
+            place = f"{path.name}, row {number}"
+            texts.append(clean(text_cell(record, source.text_column, place, "the recipe's column, or --text-column")))
             if record.get(source.label_column) is not None:
                 key = label_key(record[source.label_column])
                 labels[source.label_names.get(key, key)] += 1
@@ -242,13 +243,14 @@ class Explorer:
             surveyor.see(number, row)
         return surveyor.finish(encoder.name), surveyor.sample()
 
-    def _outcome(self, table: Table) -> Outcome:
+    def _outcome(self, table: Table, encoder: EncoderFolder) -> Outcome:
         trace, prepared, refusal = Trace(), None, ""
         try:
             prepared = prepare(table, self.recipe, self.progress, trace)
         except DataInvalid as error:
             refusal = error.message
-        return _outcome(trace, prepared, refusal)
+        key = explored_key(self.recipe, prepared, encoder.path) if prepared else ""
+        return _outcome(trace, prepared, refusal, key)
 
     def _sample(self, table: Table, sampled: Sequence[Sampled]) -> Sample:
         labels = np.array([each.label for each in sampled], dtype=np.int64)
@@ -273,15 +275,14 @@ class Explorer:
         suspects = find_suspects(bag, labels)
         if suspects is None:
             return None
-        starts = _starts(table.rows)
-        shown = [self._doubt(table, sampled[suspect.row], suspect, starts) for suspect in suspects.rows[:_SHOWN]]
+        shown = [self._doubt(table, sampled[suspect.row], suspect) for suspect in suspects.rows[:_SHOWN]]
         return Doubts(len(suspects.rows), suspects.accuracy, shown)
 
-    def _doubt(self, table: Table, sampled: Sampled, suspect: Suspect, starts: dict[str, int]) -> Doubt:
-        source = table.rows[sampled.number].source
+    def _doubt(self, table: Table, sampled: Sampled, suspect: Suspect) -> Doubt:
+        row = table.rows[sampled.number]
         return Doubt(
-            source=source,
-            row=sampled.number - starts[source] + 1,
+            source=row.source,
+            row=row.number,
             given=self.recipe.labels[suspect.given],
             suggested=self.recipe.labels[suspect.suggested],
             probability_given=suspect.probability_given,
@@ -357,7 +358,7 @@ def hash_order(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def _outcome(trace: Trace, prepared: Prepared | None, refusal: str) -> Outcome:
+def _outcome(trace: Trace, prepared: Prepared | None, refusal: str, key: str) -> Outcome:
     return Outcome(
         counts=trace.counts,
         refusal=refusal,
@@ -367,21 +368,13 @@ def _outcome(trace: Trace, prepared: Prepared | None, refusal: str) -> Outcome:
         across_splits=sum(one.split != other.split for one, other in trace.near),
         other_label=sum(one.label != other.label for one, other in trace.near),
         pairs=[_pair(one, other) for one, other in trace.near[:_PAIRS_SHOWN]],
-        fingerprint=prepared.fingerprint if prepared else "",
+        key=key,
         conflicting=[excerpt(text) for text in trace.conflicting[:_PAIRS_SHOWN]],
     )
 
 
 def _pair(dropped: Clean, kept: Clean) -> Pair:
     return Pair(excerpt(dropped.text), dropped.split, excerpt(kept.text), kept.split)
-
-
-def _starts(rows: Sequence[Row]) -> dict[str, int]:
-    """The index of each source's first row: sources follow one another."""
-    starts: dict[str, int] = {}
-    for index, row in enumerate(rows):
-        starts.setdefault(row.source, index)
-    return starts
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:

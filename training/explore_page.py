@@ -49,7 +49,7 @@ def explore_to_page(
 ) -> tuple[Exploration, list[Advice]]:
     """`slipway explore`: write the page in one step and return what it says. What is finished is kept in `run_dir`.
 
-    What was found is left there for `slipway train`, which puts it into the manifest and the data card.
+    Without `run_dir` the findings are left where `slipway train` takes them into manifest, report and data card.
 
     Raises RecipeInvalid, DataInvalid, SourceUnavailable, and TrainingError when the page cannot be written.
     """
@@ -61,8 +61,8 @@ def explore_to_page(
         with progress_on(console) as progress, only_user(folder):
             found = Explorer(recipe, cache, progress, steps := Steps(folder)).explore(held_out, against)
             advice = advise(found, recipe)
-            if found.outcome.fingerprint:
-                keep_explored(steps, recipe, found.outcome.fingerprint, advice)
+            if found.outcome.key:
+                keep_explored(steps, found.outcome.key, advice)
         write_atomically(page, render_exploration(found, advice).encode())
     return found, advice
 
@@ -143,8 +143,9 @@ def _lengths(found: Exploration) -> str:
     chart = bar_chart("Tokens per text", Axes("tokens", "texts"), lengths.bars, "c2")
     quantiles = [(name, f"{tokens:,}") for name, tokens in lengths.quantiles.items()]
     return (
-        f"<p>In tokens of {escape(lengths.encoder)}, the special ones included, after cleaning. Training cuts at "
-        f"{lengths.limit_tokens:,} tokens: {lengths.over_limit:,} texts are longer.</p>"
+        f"<p>In tokens of {escape(lengths.encoder)}, the special ones included, after cleaning. "
+        f"{lengths.over_limit:,} texts have more than {lengths.limit_tokens:,}: what training does about "
+        "them stands above.</p>"
         f'<div class="figures">{figure("Tokens per text", chart)}'
         f"{figure('Quantiles', table(('Quantile', 'Tokens'), quantiles, kind='counts'))}</div>"
     )

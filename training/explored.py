@@ -1,7 +1,7 @@
 """What `slipway explore` found in a recipe's data, kept where `slipway train` looks for it.
 
-It lands in the manifest, the report and the data card only when it was found in the very rows that are trained on, read
-by the same encoder's tokenizer. Data that nobody explored has no findings: that reads "not measured".
+It lands in the manifest, the report and the data card only when it was found in the very rows that are trained on
+(training/keys.py). Data that nobody explored has no findings: that reads "not measured".
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Final
 from artifact.manifest import Explored
 from training.advice import Advice
 from training.recipe import Recipe
-from training.steps import Steps, key_of
+from training.steps import Steps
 
 _STEP: Final = "findings"
 
@@ -21,16 +21,12 @@ def explore_folder(recipe: Recipe) -> Path:
     return Path("runs") / recipe.name / "explore"
 
 
-def keep_explored(steps: Steps, recipe: Recipe, fingerprint: str, advice: Sequence[Advice]) -> None:
+def keep_explored(steps: Steps, key: str, advice: Sequence[Advice]) -> None:
     """Keep the facts; what training does about each follows from the recipe. Raises TrainingError."""
     found = tuple(Explored(topic=each.topic, level=each.level, found=each.found) for each in advice)
-    steps.save(_STEP, _key(recipe, fingerprint), tuple[Explored, ...], found)
+    steps.save(_STEP, key, tuple[Explored, ...], found)
 
 
-def explored(steps: Steps, recipe: Recipe, fingerprint: str) -> tuple[Explored, ...]:
-    """The facts kept for these prepared rows; none where they were not explored."""
-    return steps.load(_STEP, _key(recipe, fingerprint), tuple[Explored, ...]) or ()
-
-
-def _key(recipe: Recipe, fingerprint: str) -> str:
-    return key_of(fingerprint, recipe.encoder.model_dump(mode="json"))
+def explored(steps: Steps, key: str) -> tuple[Explored, ...]:
+    """The facts kept under `key`; none where these rows were not explored."""
+    return steps.load(_STEP, key, tuple[Explored, ...]) or ()

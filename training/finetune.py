@@ -209,7 +209,8 @@ class _Job:
         turns = training_turns(tokenizer, self._prepared.train.texts, section, positions)
         train = Examples(turns, soft_targets(self._prepared.train, self._recipe))
         validation, owners = self._validation(tokenizer, positions)
-        freeze(model, section.frozen_layers)
+        # Embeddings that are moved for a second look need a gradient.
+        freeze(model, section.frozen_layers, embeddings=section.adversarial is None)
         trainer = ResumableTrainer(
             adversarial=section.adversarial,
             model=model,

@@ -177,23 +177,22 @@ def run_gate(trial: Trial, progress: Progress) -> Verdict:
     return Verdict(True, published, tuple(results), golden)
 
 
-def hold_terms(verdict: Verdict, bias: Sequence[BiasResult], limit: float | None) -> Verdict:
-    """The verdict after one floor more, where a recipe sets it: how far swapped terms may move a score.
+def hold_terms(verdict: Verdict, moved: Mapping[str, BiasResult], limit: float) -> Verdict:
+    """The verdict after one floor more, which only a recipe sets: how far swapped terms may move a score.
 
-    `bias` was measured through one variant and is asked of all: those that got here give its answers, or nearly.
+    `moved` holds, of each variant that may be published, the group whose terms move its scores the most. When the fp32
+    reference fails, nothing passes.
     """
-    worst = max(bias, key=lambda each: each.max_movement, default=None)
-    if limit is None or worst is None:
-        return verdict
-    check = _at_most(f"score moved by swapped terms ({worst.group})", worst.max_movement, limit)
-    results = tuple(_held(result, check) if result.published else result for result in verdict.results)
-    if check.passed:
-        return replace(verdict, results=results)
-    return Verdict(False, (), results, None)
+    results = [_held(each, moved[each.name], limit) if each.published else each for each in verdict.results]
+    if REFERENCE not in _passed(results):
+        return Verdict(False, (), _all_withheld(results), None)
+    published = tuple(variant for variant in verdict.published if variant.name in _passed(results))
+    return replace(verdict, published=published, results=tuple(results))
 
 
-def _held(result: VariantResult, check: CheckResult) -> VariantResult:
-    """A variant that passed so far, after one more check."""
+def _held(result: VariantResult, moved: BiasResult, limit: float) -> VariantResult:
+    """A variant that passed so far, after one check more."""
+    check = _at_most(f"score moved by swapped terms ({moved.group})", moved.max_movement, limit)
     checks = (*result.checks, check)
     return result.model_copy(update={"checks": checks, "published": check.passed, "reason": _reason(checks)})
 

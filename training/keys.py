@@ -8,7 +8,7 @@ from typing import Any, Final
 from artifact.files import record
 from training.prepare import Prepared
 from training.recipe import Recipe, TrainingSection
-from training.steps import key_of
+from training.steps import code_key, key_of
 
 # Fields of [training] that the first runs did not have.
 _LATER: Final = frozenset(
@@ -59,6 +59,13 @@ def encoder_digest(folder: Path) -> str:
         if (path := folder / name).is_file():
             hasher.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return hasher.hexdigest()
+
+
+def explored_key(recipe: Recipe, prepared: Prepared, encoder: Path) -> str:
+    """A hash of all that decides what `slipway explore` says of the rows that are trained on. Raises OSError."""
+    read = (recipe.training.row_tokens, recipe.training.window_tokens)
+    counted = (prepared.counts, prepared.transformed, prepared.masked)
+    return key_of(code_key(), prepared.fingerprint, counted, read, encoder_digest(encoder))
 
 
 def _deciding(section: TrainingSection) -> dict[str, Any]:

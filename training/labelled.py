@@ -12,7 +12,7 @@ from artifact.manifest import Manifest
 from inference.tasks.text import normalize_text
 from inference.tasks.transforms import Cleaner
 from training.assess import SOURCE, Rows
-from training.data import Record, read_records, read_table
+from training.data import Ids, Record, read_records, read_table
 from training.errors import DataInvalid, EvaluationInvalid, RecipeInvalid
 from training.expressions import number
 from training.prepare import Prepared, prepare
@@ -26,7 +26,8 @@ _DEFAULT_LABEL: Final = "label"
 class Reading:
     """How a file's columns are read: which hold text and label, and what a label or a rating in it means.
 
-    `clean` is how the model cleans a text: one of which nothing is left is refused.
+    `clean` is how the model cleans a text: one of which nothing is left is refused. An id stands once in `id_column`,
+    where a file has it.
     """
 
     text_column: str
@@ -34,6 +35,7 @@ class Reading:
     labels: tuple[str, ...]
     names: Mapping[str, str] = field(default_factory=dict)
     bands: Mapping[str, Band] = field(default_factory=dict)
+    id_column: str | None = None
     clean: Callable[[str], str] = field(default=normalize_text, compare=False)
 
     def label(self, value: object) -> int | None:
@@ -105,6 +107,7 @@ def reading_for(
         labels=manifest.labels,
         names=data.label_names if data else {},
         bands=data.thresholds if data else {},
+        id_column=data.id_column if data else None,
         clean=Cleaner.of(manifest.preprocessing),
     )
 
@@ -115,11 +118,13 @@ def file_rows(path: Path, reading: Reading) -> Rows:
     Raises DataInvalid naming the row and the column, never what stands there; SourceUnavailable.
     """
     kept: list[tuple[str, int, Record]] = []
-    total = 0
+    total, ids = 0, Ids(reading.id_column)
     for total, record in enumerate(read_records(path, field="--data"), start=1):
         place = f"{path.name}, row {total}"
         text = _text(record, reading, place)
         label = _label(record, reading, place)
+        if reading.id_column in record:
+            ids.check(record, total, place)
         if label is not None:
             kept.append((text, label, record))
     if not kept:

@@ -48,8 +48,8 @@ def optimizer_of(model: transformers.PreTrainedModel, section: TrainingSection) 
     return torch.optim.AdamW(groups, fused=True)
 
 
-def freeze(model: transformers.PreTrainedModel, layers: int) -> None:
-    """Leave the embeddings and the lowest `layers` layers as they are; with 0 everything is trained.
+def freeze(model: transformers.PreTrainedModel, layers: int, *, embeddings: bool = True) -> None:
+    """Leave the lowest `layers` layers as they are, and the `embeddings` with them; with 0 everything is trained.
 
     Raises RecipeInvalid when the encoder has fewer.
     """
@@ -61,7 +61,7 @@ def freeze(model: transformers.PreTrainedModel, layers: int) -> None:
         raise RecipeInvalid(f"training.frozen_layers: {layers}, but the encoder has {count} layers")
     for name, parameter in model.named_parameters():
         depth = depths[name]
-        if not _in_head(name, model) and (depth is None or depth < layers):
+        if not _in_head(name, model) and (embeddings if depth is None else depth < layers):
             parameter.requires_grad = False
 
 

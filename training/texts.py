@@ -30,6 +30,11 @@ def words(text: str) -> list[str]:
     return [word for run in _WORD.findall(text.lower()) for word in _parts(run)]
 
 
+def count_words(text: str) -> int:
+    """Words as white space divides them; where a script has no spaces, pairs of neighbouring characters."""
+    return sum(len(words(part)) if _UNSPACED.search(part) else 1 for part in text.split())
+
+
 def _parts(run: str) -> Iterable[str]:
     if len(run) <= 2 or not _UNSPACED.match(run):
         return (run,)

@@ -16,14 +16,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import optuna
 import tomli_w
 import torch
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.progress import Progress
 
 from artifact.files import cache_dir, write_atomically
 from training.disk import disk_errors
@@ -78,7 +77,7 @@ def tune(
             check_study(study, _judging_key(recipe, prepared), folder)
             wanted = min(trials or section.trials, cells(recipe))
             take_up(study, recipe, wanted)
-            _run_all(task, study, wanted, jobs, progress)
+            _run_all(task, study, wanted, jobs, line)
             tuned = _tuned(study, recipe, folder)
             said.append(f"{len(tuned.trials)} trials, best {section.objective} {tuned.best.quality:.4f}")
     return tuned
@@ -96,26 +95,38 @@ def _judging_key(recipe: Recipe, prepared: Prepared) -> str:
     return key_of(run_key(recipe, prepared), section.objective, section.folds, section.latency)
 
 
-def _run_all(task: Task, study: optuna.Study, wanted: int | float, jobs: int, progress: Progress) -> None:
-    """Everything that is missing, in this process or in `jobs` others."""
-    done = len(finished(study.trials))
-    missing = max(0, int(wanted) - done)
-    bar = progress.add_task("Tuning", total=int(wanted), completed=done)
+def _run_all(task: Task, study: optuna.Study, wanted: int | float, jobs: int, line: Line) -> None:
+    """Everything that is missing, in this process or in `jobs` others; a line for each trial that is over."""
+    told = {trial.number for trial in finished(study.trials)}
+    missing = max(0, int(wanted) - len(told))
+    bar = line.progress.add_task("Tuning", total=int(wanted), completed=len(told))
+
+    def follow() -> None:
+        for trial in finished(study.get_trials(deepcopy=False)):
+            if trial.number not in told:
+                told.add(trial.number)
+                line.say("trial", *_in_words(_result(trial), task.recipe.tune.objective))
+        line.progress.update(bar, completed=len(told))
+
     if jobs == 1 or missing < 2:
-        _work(task, missing, 0, lambda: progress.advance(bar))
+        _work(task, missing, 0, follow)
     else:
         study.set_user_attr(_STOPPED, "")
         _run_workers(
             task,
             _shares(missing, jobs),
-            follow=lambda: _follow(study, progress, bar),
+            follow=follow,
             stopped=lambda: str(study.user_attrs.get(_STOPPED, "")),
         )
-    progress.remove_task(bar)
+    follow()
+    line.progress.remove_task(bar)
 
 
-def _follow(study: optuna.Study, progress: Progress, bar: Any) -> None:
-    progress.update(bar, completed=len(finished(study.get_trials(deepcopy=False))))
+def _in_words(result: TrialResult, objective: str) -> tuple[str, float]:
+    """What a trial came to, and its seconds."""
+    came_to = f"{objective} {result.quality:.4f}" if result.quality is not None else result.state
+    values = ", ".join(f"{name} = {value}" for name, value in result.values.items())
+    return f"{result.number}: {came_to} with {values}", result.seconds
 
 
 def _shares(missing: int, jobs: int) -> list[int]:
@@ -156,7 +167,7 @@ def _work_apart(task: Task, count: int, worker: int) -> None:
         raise SystemExit(1) from error
 
 
-def _work(task: Task, count: int, worker: int, advance: Callable[[], None] = lambda: None) -> None:
+def _work(task: Task, count: int, worker: int, follow: Callable[[], None] = lambda: None) -> None:
     """Run `count` trials. One that fails as training can fail is noted with its reason, and the study goes on."""
     if not count:
         return
@@ -169,7 +180,7 @@ def _work(task: Task, count: int, worker: int, advance: Callable[[], None] = lam
                 lambda trial: objective(task, trial, parent),
                 n_trials=count,
                 catch=(TrialFailed,),
-                callbacks=[lambda *_: advance()],
+                callbacks=[lambda *_: follow()],
             )
     finally:
         torch.set_num_threads(threads)

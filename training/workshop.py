@@ -19,6 +19,7 @@ from training.export import input_names
 from training.finetune import FineTuned
 from training.keys import weights_key
 from training.pipeline import Opened
+from training.precision import torch_threads
 from training.prepare import Cleaning, Split, spread
 from training.steps import Steps, key_of
 from training.targets import soft_targets
@@ -53,12 +54,16 @@ class Workshop:
         return key_of(self._weights, self._prepared.fingerprint, [str(step) for step in steps], extra)
 
     def model_dir(self, steps: tuple[Step, ...]) -> Path:
-        """A folder with the model these steps make, built now if it is not there. Raises TrainingError."""
+        """A folder with the model these steps make, built now if it is not there. Raises TrainingError.
+
+        It is built in the arithmetic and by the number of threads that the fine-tuned model was.
+        """
         if not steps:
             return self._tuned.model_dir
         folder = self._place(steps)
         if not self._is_kept(steps):
-            self._keep(steps, self._build(steps))
+            with torch_threads(self._tuned.threads):
+                self._keep(steps, self._build(steps))
         return folder
 
     def temperature(self, steps: tuple[Step, ...]) -> float | None:
@@ -124,7 +129,8 @@ class Workshop:
 
     def _train(self, model: PreTrainedModel, steps: tuple[Step, ...]) -> None:
         """The last of `steps`, then the temperature, as `slipway train` does."""
-        step, section = steps[-1], self._recipe.training
+        step = steps[-1]
+        section = self._recipe.training.model_copy(update={"precision": self._tuned.precision})
         texts = self._prepared.train.texts + (self._unlabelled if step.name == "distil-unlabelled" else ())
         lesson = Lesson(
             texts=texts,

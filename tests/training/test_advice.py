@@ -20,7 +20,7 @@ SURVEY = Survey(
     personal_rows=0,
     scripts={"Latin": 100},
 )
-OUTCOME = Outcome({"read": 100, "kept": 100}, "", 0.5, {}, {}, 0, 0, [])
+OUTCOME = Outcome({"read": 100, "kept": 100}, "", 0.5, {}, {}, 0, 0, [], "a key")
 SAMPLE = Sample(100, {}, {}, {"en": 1.0}, Doubts(0, 0.9, []))
 CLEAN = Exploration("data", "MIT", "a test", 100, {}, (), SURVEY, OUTCOME, SAMPLE, (), None)
 
@@ -72,7 +72,7 @@ def test_rare_labels(changes: dict[str, object], does: str) -> None:
     ],
 )
 def test_flaws_are_told_with_what_mends_them(flaw: str, steps: list[str], does: str) -> None:
-    (found,) = advice(survey(flaws={flaw: 3}, first_flaws={flaw: 7}), "Broken texts", prepare__transforms=steps)
+    (found,) = advice(survey(flaws={flaw: 3}, first_flaws={flaw: "row 7"}), "Broken texts", prepare__transforms=steps)
     assert found.found.startswith("3 of 100 rows (3.0%) ")
     assert found.found.endswith("the first is row 7.")
     assert found.training.startswith(does)

@@ -36,6 +36,7 @@ def test_a_recipe_is_read_as_it_is_but_for_the_encoder(tmp_path: Path) -> None:
         ("", "a.csv: no rows"),
         ("text,label\n", "a.csv: no rows"),
         (f"text,stars\n{SECRET},1\n", "a.csv, row 1: column 'label' is not there; name another with --label-column"),
+        (f"body,label\n{SECRET},1\n", "a.csv, row 1: column 'text' is not there; name another with --text-column"),
         (f"text,label\nx,yes\n{SECRET}\n", "a.csv, row 2: column 'label' is empty"),
         (f"text,label\n{SECRET},\n", "a.csv, row 1: column 'label' is empty"),
         ("text,label\nx,0.5\ny,1\n", "holds numbers with decimals, which are ratings and no labels"),
@@ -55,8 +56,8 @@ def test_what_cannot_be_labels_is_refused_without_echo(content: str | bytes, sen
 
 def test_numbers_are_labels_in_their_order(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('{"label": 10}\n{"label": -1}\n{"label": 2}\n')
-    assert labels_in(path, "label") == ["-1", "2", "10"]
+    path.write_text('{"a": "", "label": 10}\n{"a": "", "label": -1}\n{"a": "", "label": 2}\n')
+    assert labels_in(path, "label", "a") == ["-1", "2", "10"]
 
 
 def test_what_is_neither_is_refused_as_a_recipe() -> None:

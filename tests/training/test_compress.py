@@ -217,7 +217,7 @@ def test_a_run_that_is_not_finished_is_refused(place: Place, tmp_path: Path) -> 
 
 def test_unlabelled_texts_are_lines_each_once(tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
-    path.write_text("one  text\n\nanother\none text\n")
+    path.write_text("one  text\n\nanother\none text\n", encoding="utf-8-sig")
     assert read_unlabelled(path) == ("one text", "another")
 
 

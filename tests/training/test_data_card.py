@@ -78,10 +78,10 @@ def test_personal_data_that_is_left_is_counted() -> None:
 
 def test_what_exploring_found_is_told_or_not_measured() -> None:
     assert "broken texts: not measured." in render_data_card(findings())
-    fine = Explored(topic="Words", level="good", found="None.")
+    fine, both = (Explored(topic=topic, level="good", found="None.") for topic in ("Words", "Held-out file"))
     odd = Explored(topic="Held-out file", level="stop", found="3 rows of a|b.csv are in the data.")
     told = "By `slipway explore`; nothing odd about: words."
-    card = render_data_card(explored_findings(fine, odd))
+    card = render_data_card(explored_findings(fine, both, odd))
     assert f"{told}\n\n| about | found |\n|---|---|\n| Held-out file | 3 rows of a\\|b.csv are in the data. |\n" in card
     assert f"{told}\n\n## People" in render_data_card(explored_findings(fine))
 

@@ -148,6 +148,30 @@ def test_joined_sources_are_counted_and_their_rows_numbered_apart(tmp_path: Path
     assert ("b.csv", 23) in {(doubt.source, doubt.row) for doubt in found.sample.doubts.shown}
 
 
+def test_rows_are_told_by_their_place_in_their_own_file(tmp_path: Path, encoder: EncoderFolder) -> None:
+    rows = reviews(200)
+    rows[100:] = [(f"{text} <b>dull</b>", label) for text, label in rows[100:]]
+    write(tmp_path / "a.csv", reviews(60, seed=8))
+    write(tmp_path / "b.csv", rows)
+    sources = [
+        {"source": "file", "path": str(tmp_path / "a.csv")},
+        {"source": "file", "path": str(tmp_path / "b.csv"), "max_rows": 50},
+    ]
+    recipe = tiny.recipe(
+        data={"source": "joined", "sources": sources}, encoder={"source": "folder", "name": str(encoder.path)}
+    )
+    with Progress(disable=True) as bars:
+        found = Explorer(recipe, tmp_path / "cache", bars, Steps(tmp_path / "steps")).explore()
+    number, source = found.survey.first_flaws["html"].removeprefix("row ").split(" of ")
+    assert source == "b.csv"
+    assert int(number) > 100
+    assert "<b>" in rows[int(number) - 1][0]
+    assert found.sample.doubts is not None
+    for doubt in found.sample.doubts.shown:
+        if doubt.source == "b.csv":
+            assert doubt.given == rows[doubt.row - 1][1]
+
+
 def test_scripts_without_spaces_are_explored_like_any_other(tmp_path: Path, encoder: EncoderFolder) -> None:
     words = random.Random(1)
     good, bad = ("很好看", "感人", "精彩"), ("无聊", "难看", "失望")
@@ -232,7 +256,7 @@ def test_half_a_character_is_explored_like_any_broken_text(tmp_path: Path, encod
     with Progress(disable=True) as bars:
         found = Explorer(recipe, tmp_path / "cache", bars, Steps(tmp_path / "steps")).explore(held_out=[path])
     assert found.rows == 61
-    assert found.survey.first_flaws["replacement"] == 61
+    assert found.survey.first_flaws["replacement"] == "row 61"
 
 
 def test_other_data_is_looked_at_anew(tmp_path: Path, encoder: EncoderFolder) -> None:

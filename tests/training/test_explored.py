@@ -1,6 +1,8 @@
 """What `slipway explore` leaves for `slipway train`: the facts about these very rows, and none about others."""
 
 import io
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,24 +11,35 @@ from rich.console import Console
 from artifact.manifest import Explored
 from artifact.repository import Artifact
 from tests.training import tiny
+from tests.training.findings import findings
 from training.advice import Advice
 from training.explore_page import explore_to_page
-from training.explored import explored, keep_explored
+from training.explored import explore_folder, explored, keep_explored
+from training.keys import explored_key
 from training.pipeline import train
 from training.recipe import load_recipe
+from training.sources import EncoderFolder
 from training.steps import Steps
 
 ADVICE = Advice("Words", "warn", "3 words stand under one label all but always.", "Nothing.")
 
 
-def test_facts_are_kept_for_the_rows_and_the_encoder_they_were_found_with(tmp_path: Path) -> None:
-    steps, recipe = Steps(tmp_path), tiny.recipe()
-    assert explored(steps, recipe, "sha256:a") == ()
-    keep_explored(steps, recipe, "sha256:a", [ADVICE])
-    assert explored(steps, recipe, "sha256:a") == (Explored(topic="Words", level="warn", found=ADVICE.found),)
-    assert explored(steps, tiny.recipe(training__epochs=1), "sha256:a") != ()
-    assert explored(steps, recipe, "sha256:b") == ()
-    assert explored(steps, tiny.recipe(encoder__name="another"), "sha256:a") == ()
+def test_facts_are_kept_for_what_they_were_found_in(tmp_path: Path) -> None:
+    steps = Steps(tmp_path)
+    assert explored(steps, "a key") == ()
+    keep_explored(steps, "a key", [ADVICE])
+    assert explored(steps, "a key") == (Explored(topic="Words", level="warn", found=ADVICE.found),)
+    assert explored(steps, "another") == ()
+
+
+def test_other_counts_tokens_or_encoders_are_other_findings(tmp_path: Path, encoder: EncoderFolder) -> None:
+    recipe, prepared = tiny.recipe(), findings().prepared
+    key = explored_key(recipe, prepared, encoder.path)
+    assert explored_key(tiny.recipe(training__epochs=1), prepared, encoder.path) == key
+    assert explored_key(recipe, replace(prepared, counts={"read": 1}), encoder.path) != key
+    assert explored_key(recipe, replace(prepared, fingerprint="sha256:b"), encoder.path) != key
+    assert explored_key(tiny.recipe(training__max_tokens=16), prepared, encoder.path) != key
+    assert explored_key(recipe, prepared, tiny.encoder_folder(tmp_path, layers=1).path) != key
 
 
 def test_the_facts_land_in_the_manifest_and_in_the_data_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +57,8 @@ def test_the_facts_land_in_the_manifest_and_in_the_data_card(tmp_path: Path, mon
     assert "What exploring the rows found" in report
     assert "exploring the rows" not in (unexplored.path / "report.html").read_text()
     assert (told.manifest.version, published(tmp_path).manifest.version) == (2, 2)
+    shutil.rmtree(tmp_path / explore_folder(load_recipe(tmp_path / "recipe.toml")))
+    assert published(tmp_path).manifest.version == 2
 
 
 def look(home: Path) -> list[Advice]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from rich.progress import Progress
 from safetensors.numpy import load_file
@@ -357,6 +358,18 @@ def test_an_adversarial_run_learns_otherwise_and_is_the_same_each_time(
         made.append(_bytes_of(fine_tune(recipe, prepared, encoder, tmp_path / str(number), progress)))
     assert made[0] == made[1]
     assert made[0] != made[2]
+
+
+def test_an_adversarial_run_may_freeze_layers_but_not_what_it_moves(
+    prepared: Prepared, encoder: EncoderFolder, tmp_path: Path, progress: Progress
+) -> None:
+    recipe = tiny.recipe(training__epochs=0.1, training__adversarial=0.5, training__frozen_layers=2)
+    made = load_model(fine_tune(recipe, prepared, encoder, tmp_path, progress).model_dir).state_dict()
+    before = load_model(encoder.path).state_dict()
+    frozen = "bert.encoder.layer.1.output.dense.weight"
+    assert torch.equal(made[frozen], before[frozen])
+    moved = "bert.embeddings.word_embeddings.weight"
+    assert not torch.equal(made[moved], before[moved])
 
 
 @pytest.mark.parametrize("field", ["frozen_layers", "encoder_layers"])

@@ -110,20 +110,31 @@ def test_every_floor_can_be_named_in_a_recipe() -> None:
     assert set(GateSection.model_fields) == {*Floors.__dataclass_fields__, "max_term_movement"}
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(None, True), (0.412, True), (0.411, False), (0.0, False)])
-def test_swapped_terms_refuse_where_the_recipe_sets_a_floor(limit: float | None, *, kept: bool) -> None:
-    made = findings().manifest
-    before = Verdict(True, made.variants[:1], made.gate.variants, None)
-    after = hold_terms(before, assessment().bias, limit)
-    fp32, int8 = after.results
-    assert (after.passed, after.published) == ((True, before.published) if kept else (False, ()))
-    assert int8 == made.gate.variants[1]
-    asked = [check for check in fp32.checks if "swapped terms" in check.name]
-    assert [(check.name, check.measured) for check in asked] == (
-        [("score moved by swapped terms (pets)", 0.412)] if limit is not None else []
-    )
-    if not kept:
-        assert after.reasons().startswith(f"fp32: score moved by swapped terms (pets): 0.412, required <= {limit:g}")
+@pytest.mark.parametrize(("limit", "kept"), [(0.42, ["fp32", "int8"]), (0.412, ["fp32"]), (0.411, []), (0.0, [])])
+def test_each_variant_is_held_to_how_far_swapped_terms_move_it(limit: float, kept: list[str]) -> None:
+    fp32, int8 = findings().manifest.variants
+    passed = tuple(VariantResult(name=each.name, published=True) for each in (fp32, int8))
+    refused = VariantResult(name="int8-dynamic", published=False, reason="before")
+    [pets] = assessment().bias
+    moved = {"fp32": pets, "int8": pets.model_copy(update={"max_movement": 0.415})}
+    after = hold_terms(Verdict(True, (fp32, int8), (*passed, refused), None), moved, limit)
+    assert after.passed == bool(kept)
+    assert [each.name for each in after.published] == kept
+    assert [each.name for each in after.results if each.published] == kept
+    assert after.results[2] == refused
+    assert [each.checks[0].measured for each in after.results[:2]] == [0.412, 0.415]
+    if kept != ["fp32", "int8"]:
+        assert f"int8: score moved by swapped terms (pets): 0.415, required <= {limit:g}" in after.reasons()
+
+
+def test_nothing_goes_out_when_swapped_terms_move_the_reference_too_far() -> None:
+    variants = findings().manifest.variants
+    [pets] = assessment().bias
+    passed = tuple(VariantResult(name=each.name, published=True) for each in variants)
+    moved = {"fp32": pets, "int8": pets.model_copy(update={"max_movement": 0.1})}
+    after = hold_terms(Verdict(True, variants, passed, None), moved, 0.3)
+    assert (after.passed, after.published) == (False, ())
+    assert "int8: fp32 was refused" in after.reasons()
 
 
 # --- decisions

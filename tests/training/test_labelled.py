@@ -105,6 +105,14 @@ def test_a_text_of_which_the_model_sees_nothing_is_refused(tmp_path: Path) -> No
         file_rows(path, reading)
 
 
+def test_an_id_stands_once_where_the_file_has_the_column(tmp_path: Path) -> None:
+    reading = replace(READING, id_column="id")
+    twice = written(tmp_path, "id,text,label\n7,fine,positive\n8,bad,negative\n7,good,positive\n")
+    with pytest.raises(DataInvalid, match=r"row 3: column 'id' repeats the id of row 1"):
+        file_rows(twice, reading)
+    assert len(file_rows(written(tmp_path, "text,label\nfine,positive\nfine,positive\n"), reading).texts) == 2
+
+
 def test_of_several_sources_the_first_names_the_columns() -> None:
     one = {"source": "file", "path": "a.csv", "text_column": "review"}
     recipe = tiny.recipe(data={"source": "joined", "sources": [one, {"source": "file", "path": "b.csv"}]})

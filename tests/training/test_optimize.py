@@ -49,6 +49,14 @@ def test_what_is_frozen_has_no_rate(encoder: EncoderFolder) -> None:
     assert sum(len(group["params"]) for group in groups) == len(trained)
 
 
+def test_embeddings_that_are_moved_are_trained_above_frozen_layers(encoder: EncoderFolder) -> None:
+    model = load_encoder(encoder, tiny.recipe())[0]
+    freeze(model, 1, embeddings=False)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert "bert.embeddings.word_embeddings.weight" in trained
+    assert not [name for name in trained if name.startswith("bert.encoder.layer.0.")]
+
+
 def test_nothing_is_frozen_unless_asked(encoder: EncoderFolder) -> None:
     model = load_encoder(encoder, tiny.recipe())[0]
     freeze(model, 0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.texts import FLAWS, flaws, languages_of, script_of, words
+from training.texts import FLAWS, count_words, flaws, languages_of, script_of, words
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,12 @@ from training.texts import FLAWS, flaws, languages_of, script_of, words
 )
 def test_words(text: str, expected: list[str]) -> None:
     assert words(text) == expected
+
+
+def test_words_are_counted_by_white_space_or_in_pairs() -> None:
+    assert count_words("a well-made  film, isn't it?") == 5
+    assert count_words("这部电影很好看 indeed") == len(words("这部电影很好看")) + 1 == 7
+    assert count_words(" ") == 0
 
 
 @pytest.mark.parametrize(
