@@ -176,6 +176,18 @@ class Explored(_Part):
     found: str
 
 
+class FoldsResult(_Part):
+    """What `slipway evaluate RECIPE --folds` found with the same recipe: models asked about rows they had not seen.
+
+    Each metric is the mean over the models: in folds with its 95% interval, by source with the lowest and the highest.
+    """
+
+    by: Literal["fold", "source"]
+    models: int = Field(ge=2)
+    rows: int = Field(ge=1, description="Rows that were held out, by all models together.")
+    metrics: dict[str, Estimate]
+
+
 class Provenance(_Part):
     """Where the model came from, in enough detail to repeat it.
 
@@ -191,6 +203,7 @@ class Provenance(_Part):
     transformed: dict[str, int] = Field({}, description="Rows each cleaning step changed.")
     masked: dict[str, int] = Field({}, description="Personal data masked, by kind.")
     explored: tuple[Explored, ...] = Field((), description="What `slipway explore` found; empty where it was not run.")
+    folds: tuple[FoldsResult, ...] = Field((), description="Cross-validation; empty where none was run.")
     seed: int
     libraries: dict[str, str] = {}
     git_commit: str = ""

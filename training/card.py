@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from artifact.manifest import Assessment, Manifest, VariantResult
+from artifact.manifest import Assessment, FoldsResult, Manifest, VariantResult
 from training.assess_page import pair_in_words, signed, slice_verdict
 from training.page import METRICS, NOT_MEASURED, megabytes, shown
 from training.recipe import Recipe, TrainingSection
@@ -237,8 +237,24 @@ def _evaluation(findings: Findings) -> str:
         f"On {findings.evaluation.rows:,} test rows that were used for nothing else, with 95% bootstrap intervals. The "
         f"baseline is the same encoder, frozen, under a logistic regression. {verdict}\n\n"
         f"| metric | this model | baseline |\n|---|---:|---:|\n{rows}\n\n"
+        f"{_cross_validation(findings.manifest.provenance.folds)} "
         f"{_temperature(findings.manifest.assessment)} Texts made to mislead: {NOT_MEASURED}.\n\n"
         f"{_elsewhere(findings.manifest.assessment)}"
+    )
+
+
+def _cross_validation(found: Sequence[FoldsResult]) -> str:
+    """The same recipe on rows that its models had not seen, fold by fold or kind by kind."""
+    told = [f"accuracy {shown(each.metrics['accuracy'])}, {_held_out(each)}" for each in found]
+    return f"Cross-validation: {'; '.join(told) or NOT_MEASURED}."
+
+
+def _held_out(found: FoldsResult) -> str:
+    if found.by == "fold":
+        return f"the mean over {found.models} folds of {found.rows:,} rows"
+    return (
+        f"the mean (lowest, highest) over {found.models} kinds of text, {found.rows:,} rows, of models that had not "
+        "learned the kind they were asked about"
     )
 
 

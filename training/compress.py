@@ -39,7 +39,7 @@ from training.prepare import Split
 from training.provenance import cpu_name, libraries
 from training.recipe import Recipe
 from training.steps import Steps, key_of
-from training.tradeoffs import render_page
+from training.tradeoffs import render_page, render_tradeoffs
 from training.workshop import Workshop
 
 _NEIGHBOURS: Final = (32,)
@@ -143,7 +143,7 @@ class _Job:
         outcome = outcome.model_copy(update={"test": test})
         self._write(outcome)
         if self._options.publish and test.keeps(target):
-            outcome = outcome.model_copy(update={"published": str(self._publish(candidate, test).path)})
+            outcome = outcome.model_copy(update={"published": str(self._publish(candidate, outcome, test).path)})
             self._write(outcome)
         return outcome
 
@@ -281,7 +281,7 @@ class _Job:
             raise TrainingError(f"{candidate.name}: {figures}")
         return self._steps.save_array(name, key, figures.alone)
 
-    def _publish(self, candidate: Candidate, test: Confirmed) -> Artifact:
+    def _publish(self, candidate: Candidate, outcome: Outcome, test: Confirmed) -> Artifact:
         """A version of its own: its torch model in fp32 and, where there is one, the smaller variant."""
         own = candidate == Candidate(candidate.model)
         proposals = CANDIDATES[:1] if own else (CANDIDATES[0], self._proposal(candidate))
@@ -297,7 +297,7 @@ class _Job:
                 promote=self._options.promote,
                 candidates=proposals,
                 required=proposals[-1].name,
-                smaller=Smaller(candidate.name, test),
+                smaller=Smaller(candidate.name, test, render_tradeoffs(outcome, cpu_name())),
             )
         finally:
             self._workshop.forget(candidate.model)

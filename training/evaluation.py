@@ -21,12 +21,12 @@ from training.bias import load_probes
 from training.compare import Comparison, check_labels, compare, in_order
 from training.data import read_table
 from training.disk import disk_errors
+from training.earlier import folds_folder, keep_folds
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
 from training.fold_plan import NOTHING, FoldPlan, Folds, check_folds
 from training.folds import CrossValidation, FoldResult, Validated, compare_held_out, cross_validate
-from training.keys import run_key
 from training.labelled import file_rows, prepared_again, reading_for, recipe_of, rows_of
 from training.page import shown
 from training.prepare import Prepared, prepare
@@ -299,7 +299,7 @@ def _in_folds(
     ready: _Ready, plan: FoldPlan, console: Console, progress: Progress, *, baseline: bool, run_dir: Path | None
 ) -> Validated:
     recipe, prepared = ready.recipe, ready.prepared
-    folder = run_dir or Path("runs") / recipe.name / f"folds-{run_key(recipe, prepared)[:16]}"
+    folder = run_dir or folds_folder(recipe, prepared)
     with only_user(folder):
         validated = cross_validate(
             recipe,
@@ -312,6 +312,8 @@ def _in_folds(
             elsewhere=ready.elsewhere,
             on_fold=lambda fold: _say(console, ready.title, plan.folds, fold),
         )
+        if not baseline and not validated.found.beside_another:
+            keep_folds(folder, recipe, prepared, validated.found)
     return replace(validated, found=validated.found.model_copy(update={"recipe": ready.title}))
 
 

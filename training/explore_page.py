@@ -12,9 +12,9 @@ from training.advice import Advice, advise
 from training.bare import recipe_for
 from training.charts import Axes, bar_chart
 from training.disk import disk_errors
+from training.earlier import explore_folder, keep_explored
 from training.errors import TrainingError
 from training.explore import Doubt, Drift, Exploration, Explorer, HeldOut, Pair
-from training.explored import explore_folder, keep_explored
 from training.page import NOT_MEASURED, cards, figure, level_badge, page, section, table
 from training.progress import progress_on
 from training.signals import Telling

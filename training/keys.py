@@ -68,6 +68,11 @@ def explored_key(recipe: Recipe, prepared: Prepared, encoder: Path) -> str:
     return key_of(code_key(), prepared.fingerprint, counted, read, encoder_digest(encoder))
 
 
+def folds_key(recipe: Recipe, prepared: Prepared) -> str:
+    """A hash of all that decides what cross-validating the recipe comes to."""
+    return key_of(code_key(), run_key(recipe, prepared))
+
+
 def _deciding(section: TrainingSection) -> dict[str, Any]:
     """The section's values. Fields that came later count only when set: runs of before them keep their key."""
     values: dict[str, Any] = section.model_dump(mode="json")

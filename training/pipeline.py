@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
 from artifact.files import cache_dir, record, write_atomically
-from artifact.manifest import GOLDEN, Assessment, Explored, FileRecord, GateResult, Limits, Manifest, Provenance, Uncut
+from artifact.manifest import GOLDEN, Assessment, FileRecord, GateResult, Limits, Manifest, Provenance, Uncut
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
 from inference.model import Model
@@ -39,14 +39,14 @@ from training.baseline import train_baseline
 from training.card import render_card
 from training.data_card import render_data_card
 from training.disk import disk_errors
+from training.earlier import explored, folds_of
 from training.elsewhere import measure_elsewhere, rows_elsewhere
 from training.errors import GateRefused
 from training.evaluate import Evaluation, evaluate
-from training.explored import explore_folder, explored
 from training.export import CANDIDATES, Candidate, Export, expected_warnings, export_model
 from training.finetune import FineTuned, fine_tune, probabilities_of
 from training.gate import Floats, Trial, Verdict, hold_terms, run_gate, tightened
-from training.keys import encoder_digest, explored_key, run_key, weights_digest, weights_key
+from training.keys import encoder_digest, run_key, weights_digest, weights_key
 from training.labelled import rows_of
 from training.line import Line
 from training.page import shown
@@ -97,9 +97,9 @@ def train(
     """Run every step that is not done yet and return the published artifact.
 
     Without `run_dir` the run lives in `runs/<model>/<key>`, so that the same recipe over the same data finds it again.
-    A run that has published already publishes nothing new, unless its data was explored since. Raises RecipeInvalid
-    before any work when the recipe loosens the gate, GateRefused when nothing may be published, and whatever its steps
-    raise.
+    A run that has published already publishes nothing new, unless `explore` or `evaluate` found something since. Raises
+    RecipeInvalid before any work when the recipe loosens the gate, GateRefused when nothing may be published, and
+    whatever its steps raise.
     """
     with (
         open_run(recipe, run_dir, cache=cache, console=console) as opened,
@@ -125,10 +125,11 @@ def open_run(
 
 
 class Smaller(NamedTuple):
-    """How `slipway compress` made a model smaller, and what that cost."""
+    """How `slipway compress` made a model smaller, what that cost, and HTML of what there was to choose from."""
 
     steps: str
     uncut: Uncut
+    tradeoffs: str
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Run:
             assessment = self._assess(judged, gate_key, tuned.temperature)
             verdict = self._hold_terms(judged, verdict)
             judged = _judged(draft, verdict).model_copy(update={"assessment": assessment})
-        findings = self._findings(tuned, export, evaluation, baseline, judged)
+        findings = self._findings(tuned, export, evaluation, baseline, judged, smaller)
         self._report(findings)
         self._keep(findings, None)
         if required not in {variant.name for variant in verdict.published}:
@@ -314,7 +315,8 @@ class Run:
             rows=self._prepared.counts,
             transformed=self._prepared.transformed,
             masked=self._prepared.masked,
-            explored=self._explored(),
+            explored=explored(self._recipe, self._prepared, self._encoder),
+            folds=folds_of(self._recipe, self._prepared),
             seed=self._recipe.training.seed,
             libraries=libraries(),
             git_commit=git_commit(ROOT),
@@ -326,11 +328,6 @@ class Run:
             compressed=smaller.steps if smaller else "",
             uncut=smaller.uncut if smaller else None,
         )
-
-    def _explored(self) -> tuple[Explored, ...]:
-        """What `slipway explore` found in these rows, if it was asked before."""
-        key = explored_key(self._recipe, self._prepared, self._encoder.path)
-        return explored(Steps(explore_folder(self._recipe)), key)
 
     def _hold_terms(self, judged: Manifest, verdict: Verdict) -> Verdict:
         """The verdict on what swapped terms do to each variant, where the recipe sets a floor for that."""
@@ -396,7 +393,13 @@ class Run:
         return self._steps.save("assess", key, Assessment, found)
 
     def _findings(
-        self, tuned: FineTuned, export: Export, evaluation: Evaluation, baseline: Evaluation, judged: Manifest
+        self,
+        tuned: FineTuned,
+        export: Export,
+        evaluation: Evaluation,
+        baseline: Evaluation,
+        judged: Manifest,
+        smaller: Smaller | None,
     ) -> Findings:
         tokenizer = Tokenizer.from_file(str(self._folder / "export" / export.preprocessing.tokenizer))
         encodings = tokenizer.encode_batch_fast(list(self._prepared.train.texts))
@@ -411,6 +414,7 @@ class Run:
             manifest=judged,
             notes=export.notes,
             personal=self._personal(),
+            tradeoffs=smaller.tradeoffs if smaller else "",
         )
 
     def _personal(self) -> dict[str, int]:
@@ -436,11 +440,11 @@ class Run:
     def _publish(
         self, findings: Findings, verdict: Verdict, repository: Path, gate_key: str, *, promote: bool
     ) -> Artifact:
-        """Publish once, and again where the data was explored since: a run leaves its own artifact in place."""
+        """Publish once: a run leaves its own artifact in place, unless there is more to tell of it now."""
         told = (self._recipe.card, self._recipe.chosen)
         key = key_of(gate_key, str(repository.resolve()), [each.model_dump(mode="json") for each in told if each])
         artifact = _intact(self._steps.load("published", key, Published))
-        if artifact is not None and not _explored_since(artifact, findings.manifest):
+        if artifact is not None and not _more_to_tell(artifact.manifest.provenance, findings.manifest.provenance):
             if promote:
                 Repository(repository).set_alias(artifact.manifest.name, PRODUCTION, artifact.manifest.version)
             self._line.say("publish", _version(artifact))
@@ -502,9 +506,9 @@ def _intact(published: Published | None) -> Artifact | None:
     return artifact if artifact.digest == published.digest else None
 
 
-def _explored_since(artifact: Artifact, manifest: Manifest) -> bool:
-    """Whether there is something to tell of the data that a published version does not."""
-    return manifest.provenance.explored not in ((), artifact.manifest.provenance.explored)
+def _more_to_tell(published: Provenance, now: Provenance) -> bool:
+    """Whether the data was explored, or the recipe cross-validated, since a version was published."""
+    return now.explored not in ((), published.explored) or now.folds not in ((), published.folds)
 
 
 def _version(artifact: Artifact) -> str:

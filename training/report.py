@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-from artifact.manifest import Manifest, Provenance, VariantResult
+from artifact.manifest import FoldsResult, Manifest, Provenance, VariantResult
 from training.assess_page import assessment_sections, evaluation_plots, metrics_table, signed
 from training.charts import Axes, Series, line_chart
 from training.evaluate import Evaluation
 from training.finetune import FineTuned
 from training.page import (
+    METRICS,
     NOT_MEASURED,
     badge,
     cards,
@@ -64,7 +65,8 @@ _GATE_HEAD: Final = (
 class Findings:
     """Everything the report and the cards tell. `lengths` are tokens per training text.
 
-    `personal` counts what has the form of personal data in the prepared texts, by kind.
+    `personal` counts what has the form of personal data in the prepared texts, by kind; `tradeoffs` is HTML of the
+    smaller versions that there were to choose from, of a model that `slipway compress` published.
     """
 
     recipe: Recipe
@@ -77,6 +79,7 @@ class Findings:
     manifest: Manifest
     notes: Sequence[str] = ()
     personal: Mapping[str, int] = field(default_factory=dict)
+    tradeoffs: str = ""
 
 
 def beats_baseline(findings: Findings) -> bool:
@@ -90,9 +93,11 @@ def render_report(findings: Findings) -> str:
         section("What it is worth", _worth(findings)),
         section("On the test split", _test_plots(findings)),
         *assessment_sections(findings.manifest.assessment),
+        *_folds(findings.manifest.provenance.folds),
         section("How it learned", _learning(findings)),
         section("The gate", _gate(findings)),
         section("Speed", _speed(findings.manifest.gate.variants)),
+        *([section("Smaller versions", findings.tradeoffs)] if findings.tradeoffs else []),
         section("The data", _data(findings)),
         section("Where it comes from", _provenance(findings)),
     )
@@ -147,6 +152,27 @@ def _test_plots(findings: Findings) -> str:
     return evaluation_plots(
         {"fine-tuned": findings.evaluation, "baseline": findings.baseline}, findings.prepared.labels
     )
+
+
+def _folds(found: Sequence[FoldsResult]) -> Iterator[str]:
+    """What cross-validation came to, where somebody asked."""
+    if not found:
+        return
+    names = [key for key in METRICS if all(key in each.metrics for each in found)]
+    rows = [
+        (
+            f"{each.models} {'folds' if each.by == 'fold' else 'kinds of text left out in turn'}",
+            f"{each.rows:,}",
+            *(stacked(each.metrics[key]) for key in names),
+        )
+        for each in found
+    ]
+    note = (
+        "<p>Models of the same recipe and rows, each asked about rows it had not seen: the mean over them, in folds "
+        "with its 95% interval, by kind of text with the lowest and the highest.</p>"
+    )
+    head = ("Held out", "Rows", *(METRICS[key] for key in names))
+    yield section("Cross-validation", note + table(head, rows, kind="metrics"))
 
 
 def _learning(findings: Findings) -> str:

@@ -53,8 +53,15 @@ def render_page(name: str, outcome: Outcome, cpu: str) -> str:
     title = f"{name}: smaller versions"
     return page(
         title,
-        f"<h1>{escape(title)}</h1><p>{escape(_about(outcome, cpu))}</p><p>{escape(sentence(outcome))}</p>"
-        f"{_plots(outcome)}{_table(outcome)}{_reasons(outcome)}",
+        f"<h1>{escape(title)}</h1>{render_tradeoffs(outcome, cpu)}",
+    )
+
+
+def render_tradeoffs(outcome: Outcome, cpu: str) -> str:
+    """What there is to choose from and what was found: of this page, and of the report of what was published."""
+    return (
+        f"<p>{escape(_about(outcome, cpu))}</p><p>{escape(sentence(outcome))}</p>"
+        f"{_plots(outcome)}{_table(outcome)}{_reasons(outcome)}"
     )
 
 

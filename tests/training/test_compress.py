@@ -133,6 +133,9 @@ def test_a_target_is_found_confirmed_and_published_through_the_gate(place: Place
     assert uncut.model_dump() == outcome.test.model_dump()
     assert f"on {uncut.rows:,} test rows" in (artifact.path / "MODEL_CARD.md").read_text()
     assert f"`slipway compress`: `{TRIED[0]}`" in (artifact.path / "MODEL_CARD.md").read_text()
+    report = (artifact.path / "report.html").read_text()
+    assert "<h2>Smaller versions</h2>" in report
+    assert f"{TRIED[0]} is {SMALLER}" in report
     assert artifact.manifest.gate.passed
     model = Model.load(artifact, variant="int8-int8-weights")
     try:

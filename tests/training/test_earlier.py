@@ -1,4 +1,4 @@
-"""What `slipway explore` leaves for `slipway train`: the facts about these very rows, and none about others."""
+"""What earlier commands leave for `slipway train`: facts about these rows and this recipe, and none about others."""
 
 import io
 import shutil
@@ -13,8 +13,9 @@ from artifact.repository import Artifact
 from tests.training import tiny
 from tests.training.findings import findings
 from training.advice import Advice
+from training.earlier import explore_folder, explored, folds_folder, folds_of, keep_explored
+from training.evaluation import evaluate_recipe
 from training.explore_page import explore_to_page
-from training.explored import explore_folder, explored, keep_explored
 from training.keys import explored_key
 from training.pipeline import train
 from training.recipe import load_recipe
@@ -24,12 +25,15 @@ from training.steps import Steps
 ADVICE = Advice("Words", "warn", "3 words stand under one label all but always.", "Nothing.")
 
 
-def test_facts_are_kept_for_what_they_were_found_in(tmp_path: Path) -> None:
-    steps = Steps(tmp_path)
-    assert explored(steps, "a key") == ()
-    keep_explored(steps, "a key", [ADVICE])
-    assert explored(steps, "a key") == (Explored(topic="Words", level="warn", found=ADVICE.found),)
-    assert explored(steps, "another") == ()
+def test_facts_are_kept_for_what_they_were_found_in(
+    tmp_path: Path, encoder: EncoderFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe, prepared = tiny.recipe(), findings().prepared
+    assert explored(recipe, prepared, encoder) == ()
+    keep_explored(Steps(explore_folder(recipe)), explored_key(recipe, prepared, encoder.path), [ADVICE])
+    assert explored(recipe, prepared, encoder) == (Explored(topic="Words", level="warn", found=ADVICE.found),)
+    assert explored(recipe, replace(prepared, fingerprint="sha256:b"), encoder) == ()
 
 
 def test_other_counts_tokens_or_encoders_are_other_findings(tmp_path: Path, encoder: EncoderFolder) -> None:
@@ -59,6 +63,29 @@ def test_the_facts_land_in_the_manifest_and_in_the_data_card(tmp_path: Path, mon
     assert (told.manifest.version, published(tmp_path).manifest.version) == (2, 2)
     shutil.rmtree(tmp_path / explore_folder(load_recipe(tmp_path / "recipe.toml")))
     assert published(tmp_path).manifest.version == 2
+
+
+def test_folds_land_in_the_manifest_the_card_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLIPWAY_CACHE_DIR", str(tmp_path / "cache"))
+    tiny.project(tmp_path)
+    text = (tmp_path / "recipe.toml").read_text().replace("epochs = 8", "epochs = 4")
+    (tmp_path / "recipe.toml").write_text(text)
+    (tmp_path / "longer.toml").write_text(text.replace("epochs = 4", "epochs = 5"))
+    console = Console(file=io.StringIO())
+    evaluate_recipe("recipe.toml", 2, console, baseline=True)
+    before = published(Path())
+    assert before.manifest.provenance.folds == ()
+    assert "Cross-validation: not measured." in (before.path / "MODEL_CARD.md").read_text()
+    found = evaluate_recipe("recipe.toml", 2, console).found
+    [told] = (after := published(Path())).manifest.provenance.folds
+    assert (after.manifest.version, told.by, told.models, told.rows) == (2, "fold", 2, sum(f.rows for f in found.folds))
+    assert told.metrics == found.mean
+    assert f"the mean over 2 folds of {told.rows:,} rows" in (after.path / "MODEL_CARD.md").read_text()
+    assert "<h2>Cross-validation</h2>" in (after.path / "report.html").read_text()
+    prepared = findings().prepared
+    assert folds_of(load_recipe(tmp_path / "longer.toml"), prepared) == ()
+    assert not folds_folder(load_recipe(tmp_path / "longer.toml"), prepared).exists()
 
 
 def look(home: Path) -> list[Advice]:
