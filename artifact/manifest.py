@@ -183,7 +183,7 @@ class FoldsResult(_Part):
     """
 
     by: Literal["fold", "source"]
-    models: int = Field(ge=2)
+    models: int = Field(ge=1)
     rows: int = Field(ge=1, description="Rows that were held out, by all models together.")
     metrics: dict[str, Estimate]
 
