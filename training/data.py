@@ -33,8 +33,8 @@ Record = Mapping[str, Any]
 class Row:
     """One labelled text. `label` is an index into the recipe's labels, None in the neutral band.
 
-    `source` names where it came from when several sources were joined, `number` its place there, from 1; 0 where it has
-    none.
+    `source` names where it came from when several sources were joined, `number` its place there, from 1 (of hub data in
+    its split); 0 where it has none.
     """
 
     text: str
@@ -201,6 +201,8 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Record]
             present = names if columns is None else [column for column in columns if column in names]
             for batch in file.iter_batches(columns=present):
                 yield from batch.to_pylist()
+    except UnicodeDecodeError as error:
+        raise DataInvalid(f"{path.name}: holds a text that is not UTF-8") from error
     except pyarrow.ArrowException as error:
         raise DataInvalid(f"{path.name}: not a Parquet file that can be read") from error
 

@@ -1,9 +1,9 @@
 """What earlier commands found of the very rows and recipe that are trained, kept where `slipway train` looks for it.
 
 `slipway explore` and `slipway evaluate RECIPE --folds` leave their findings in folders below `runs/NAME`; they land in
-the manifest, the report and the cards of what is trained afterwards. Each lies under a key of all that decides it
-(training/keys.py): what was found of other rows, by another recipe or other code, is as if it were not there, and what
-nobody asked reads "not measured".
+the manifest, the report and the cards of what is trained afterwards. Each lies under a key of what it was found in
+(training/keys.py): what was found of other prepared rows, with another encoder or by other code, is as if it were not
+there, and what nobody asked reads "not measured".
 """
 
 from collections.abc import Sequence
@@ -45,16 +45,18 @@ def explored(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder) -> tupl
     return steps.load(_FINDINGS, key, tuple[Explored, ...]) or ()
 
 
-def keep_folds(folder: Path, recipe: Recipe, prepared: Prepared, found: CrossValidation) -> None:
+def keep_folds(
+    folder: Path, recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, found: CrossValidation
+) -> None:
     """Keep the means over folds of fine-tuned models; the last number of folds counts. Raises TrainingError."""
     rows = sum(fold.rows for fold in found.folds)
     result = FoldsResult(by=found.kind, models=len(found.folds), rows=rows, metrics=found.mean)
-    Steps(folder / "steps").save(_step(found.kind), folds_key(recipe, prepared), FoldsResult, result)
+    Steps(folder / "steps").save(_step(found.kind), folds_key(recipe, prepared, encoder.path), FoldsResult, result)
 
 
-def folds_of(recipe: Recipe, prepared: Prepared) -> tuple[FoldsResult, ...]:
+def folds_of(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder) -> tuple[FoldsResult, ...]:
     """What cross-validating this recipe over these rows came to: in folds, by source, both or neither."""
-    steps, key = Steps(folds_folder(recipe, prepared) / "steps"), folds_key(recipe, prepared)
+    steps, key = Steps(folds_folder(recipe, prepared) / "steps"), folds_key(recipe, prepared, encoder.path)
     found = (steps.load(_step(kind), key, FoldsResult) for kind in _KINDS)
     return tuple(each for each in found if each is not None)
 

@@ -313,7 +313,7 @@ def _in_folds(
             on_fold=lambda fold: _say(console, ready.title, plan.folds, fold),
         )
         if not baseline and not validated.found.beside_another:
-            keep_folds(folder, recipe, prepared, validated.found)
+            keep_folds(folder, recipe, prepared, ready.encoder, validated.found)
     return replace(validated, found=validated.found.model_copy(update={"recipe": ready.title}))
 
 

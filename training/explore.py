@@ -218,7 +218,7 @@ class Explorer:
 
     def _key(self, table: Table, encoder: EncoderFolder) -> str:
         """Of all that goes into every step."""
-        rows = digest_of(f"{row.source}\0{row.label}\0{row.rating}\0{row.text}" for row in table.rows)
+        rows = digest_of(f"{row.source}\0{row.number}\0{row.label}\0{row.rating}\0{row.text}" for row in table.rows)
         return key_of(code_key(), self.recipe.model_dump(mode="json"), rows, encoder_digest(encoder.path))
 
     def read_other(self, path: Path) -> Other:

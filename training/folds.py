@@ -29,7 +29,7 @@ from training.evaluate import evaluate
 from training.finetune import fine_tune, probabilities_of
 from training.fold_plan import FoldPlan
 from training.intervals import mean_over_folds, proportion
-from training.keys import run_key
+from training.keys import encoder_digest, run_key
 from training.prepare import Prepared, Split
 from training.quiet import quiet
 from training.recipe import Recipe
@@ -266,6 +266,7 @@ class _Job:
     def _key(self, fold: int) -> str:
         # Not the code, which the steps of a pipeline are keyed by: a fold is kept on the terms of a fine-tuning.
         parts = [run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, *self.plan.key(fold)]
+        parts.append(encoder_digest(self.encoder.path))
         return key_of(*parts, *([key_of(*self.texts_elsewhere)] if self.elsewhere else []))
 
     def scores(self, fold: int, steps: Steps) -> Floats:

@@ -62,15 +62,15 @@ def encoder_digest(folder: Path) -> str:
 
 
 def explored_key(recipe: Recipe, prepared: Prepared, encoder: Path) -> str:
-    """A hash of all that decides what `slipway explore` says of the rows that are trained on. Raises OSError."""
+    """A hash of the prepared rows, the counts of the others, and how they are read. Raises OSError."""
     read = (recipe.training.row_tokens, recipe.training.window_tokens)
     counted = (prepared.counts, prepared.transformed, prepared.masked)
     return key_of(code_key(), prepared.fingerprint, counted, read, encoder_digest(encoder))
 
 
-def folds_key(recipe: Recipe, prepared: Prepared) -> str:
-    """A hash of all that decides what cross-validating the recipe comes to."""
-    return key_of(code_key(), run_key(recipe, prepared))
+def folds_key(recipe: Recipe, prepared: Prepared, encoder: Path) -> str:
+    """A hash of all that decides what cross-validating the recipe comes to. Raises OSError."""
+    return key_of(code_key(), run_key(recipe, prepared), encoder_digest(encoder))
 
 
 def _deciding(section: TrainingSection) -> dict[str, Any]:

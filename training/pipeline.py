@@ -29,7 +29,17 @@ from tokenizers import Tokenizer
 
 from artifact.errors import ArtifactError
 from artifact.files import cache_dir, record, write_atomically
-from artifact.manifest import GOLDEN, Assessment, FileRecord, GateResult, Limits, Manifest, Provenance, Uncut
+from artifact.manifest import (
+    GOLDEN,
+    Assessment,
+    FileRecord,
+    GateResult,
+    Limits,
+    Manifest,
+    Provenance,
+    Uncut,
+    VariantResult,
+)
 from artifact.publish import publish, staging
 from artifact.repository import PRODUCTION, Artifact, Repository, open_artifact
 from inference.model import Model
@@ -50,6 +60,7 @@ from training.keys import encoder_digest, run_key, weights_digest, weights_key
 from training.labelled import rows_of
 from training.line import Line
 from training.page import shown
+from training.precision import torch_threads
 from training.prepare import Prepared, cleaned_as
 from training.progress import progress_on
 from training.provenance import ROOT, cpu_name, git_commit, libraries, public_recipe
@@ -316,7 +327,8 @@ class Run:
             transformed=self._prepared.transformed,
             masked=self._prepared.masked,
             explored=explored(self._recipe, self._prepared, self._encoder),
-            folds=folds_of(self._recipe, self._prepared),
+            # Of the recipe's own models: a cut one is not among them.
+            folds=() if smaller else folds_of(self._recipe, self._prepared, self._encoder),
             seed=self._recipe.training.seed,
             libraries=libraries(),
             git_commit=git_commit(ROOT),
@@ -335,9 +347,12 @@ class Run:
         if limit is None:
             return verdict
         exported = Artifact(self._folder / "export", judged, "")
-        with expected_warnings():
+        # A backend sets torch's threads as it likes.
+        with expected_warnings(), torch_threads(0):
             moved = {each.name: most_moved(exported, each.name, self._line.progress) for each in verdict.published}
-        return hold_terms(verdict, moved, limit)
+        held = hold_terms(verdict, moved, limit)
+        self._say_refused([each for each in held.results if each.name in moved])
+        return held
 
     def _gate(self, draft: Manifest, export: Export, scores: Floats) -> tuple[Verdict, str]:
         """The verdict and its key. It is found again only for the same files, code, libraries, floors and CPU."""
@@ -365,10 +380,13 @@ class Run:
             )
             verdict = run_gate(trial, self._line.progress)
             said.append(_outcome(verdict))
-        for result in verdict.results:
+        self._say_refused(verdict.results)
+        return self._steps.save("gate", key, Verdict, verdict), key
+
+    def _say_refused(self, results: Sequence[VariantResult]) -> None:
+        for result in results:
             if not result.published:
                 self._line.console.print(f"  [yellow]{result.name} is not published:[/yellow] {result.reason}")
-        return self._steps.save("gate", key, Verdict, verdict), key
 
     def _assess(self, judged: Manifest, gate_key: str, temperature: float | None) -> Assessment:
         """Where the first variant is weaker, for whom, and under what changes, through the serving code."""

@@ -108,23 +108,26 @@ def _run_all(task: Task, study: optuna.Study, wanted: int | float, jobs: int, li
                 line.say("trial", *_in_words(_result(trial), task.recipe.tune.objective))
         line.progress.update(bar, completed=len(told))
 
-    if jobs == 1 or missing < 2:
-        _work(task, missing, 0, follow)
-    else:
-        study.set_user_attr(_STOPPED, "")
-        _run_workers(
-            task,
-            _shares(missing, jobs),
-            follow=follow,
-            stopped=lambda: str(study.user_attrs.get(_STOPPED, "")),
-        )
-    follow()
-    line.progress.remove_task(bar)
+    try:
+        if jobs == 1 or missing < 2:
+            _work(task, missing, 0, follow)
+        else:
+            study.set_user_attr(_STOPPED, "")
+            _run_workers(
+                task,
+                _shares(missing, jobs),
+                follow=follow,
+                stopped=lambda: str(study.user_attrs.get(_STOPPED, "")),
+            )
+    finally:
+        follow()  # also what ended before the study had to stop
+        line.progress.remove_task(bar)
 
 
 def _in_words(result: TrialResult, objective: str) -> tuple[str, float]:
     """What a trial came to, and its seconds."""
-    came_to = f"{objective} {result.quality:.4f}" if result.quality is not None else result.state
+    done = result.state == "complete" and result.quality is not None
+    came_to = f"{objective} {result.quality:.4f}" if done else ": ".join(filter(None, (result.state, result.note)))
     values = ", ".join(f"{name} = {value}" for name, value in result.values.items())
     return f"{result.number}: {came_to} with {values}", result.seconds
 

@@ -51,7 +51,8 @@ class Workshop:
     def key(self, steps: Sequence[Step]) -> str:
         """A hash of all that decides the model these steps make."""
         extra = self._unlabelled if any(step.name == "distil-unlabelled" for step in steps) else ()
-        return key_of(self._weights, self._prepared.fingerprint, [str(step) for step in steps], extra)
+        how = (self._tuned.precision, self._tuned.threads)
+        return key_of(self._weights, self._prepared.fingerprint, [str(step) for step in steps], extra, how)
 
     def model_dir(self, steps: tuple[Step, ...]) -> Path:
         """A folder with the model these steps make, built now if it is not there. Raises TrainingError.

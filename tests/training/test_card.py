@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import yaml
 
-from artifact.manifest import Estimate, Provenance, SliceResult, Uncut
+from artifact.manifest import Estimate, FoldsResult, Provenance, SliceResult, Uncut
 from tests.training import tiny
 from tests.training.findings import REASON, assessment, findings
 from training.card import render_card
-from training.report import Findings
+from training.report import Findings, render_report
 from training.sources import EncoderFolder
 
 
@@ -96,6 +96,22 @@ def test_what_making_it_smaller_cost_is_told_or_not_measured() -> None:
 
 def _with(found: Findings, facts: dict[str, object]) -> Provenance:
     return found.manifest.provenance.model_copy(update=facts)
+
+
+def test_cross_validation_is_told_by_fold_and_by_kind_of_text() -> None:
+    accuracy = {"accuracy": Estimate(value=0.8, low=0.7, high=0.9)}
+    folds = (
+        FoldsResult(by="fold", models=3, rows=1_200, metrics=accuracy),
+        FoldsResult(by="source", models=5, rows=2_400, metrics=accuracy),
+    )
+    found = findings()
+    provenance = found.manifest.provenance.model_copy(update={"folds": folds})
+    manifest = found.manifest.model_copy(update={"provenance": provenance})
+    _, body = card(manifest=manifest)
+    assert "accuracy 0.800 (0.700 to 0.900), the mean over 3 folds of 1,200 rows; accuracy" in body
+    assert "the mean (lowest, highest) over 5 kinds of text, 2,400 rows, of models that had not learned" in body
+    page = render_report(findings(manifest=manifest))
+    assert all(told in page for told in ("3 folds", "1,200", "5 kinds of text left out in turn", "2,400"))
 
 
 def test_what_is_out_of_domain_is_stated_apart() -> None:

@@ -1,5 +1,6 @@
 """training/data.py: real files of every kind, good and bad."""
 
+import io
 import json
 from pathlib import Path
 
@@ -80,6 +81,14 @@ def test_ratings_fall_into_bands_and_between_them(tmp_path: Path, progress: Prog
     assert [(row.label, row.rating) for row in rows] == [(0, -2.0), (None, 0.1), (1, 3.5)]
 
 
+def parquet_of(text: bytes) -> bytes:
+    """A Parquet file whose one text is said to be UTF-8."""
+    texts = pyarrow.array([text], pyarrow.binary()).view(pyarrow.string())
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts, "label": ["positive"]}), out)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
@@ -101,6 +110,7 @@ def test_ratings_fall_into_bands_and_between_them(tmp_path: Path, progress: Prog
         ("a.jsonl", '{"text": null, "label": "positive"}\n', "row 1: column 'text' is empty"),
         ("a.jsonl", "[" * 200_000, "a.jsonl, line 1: not JSON"),
         ("a.parquet", f"not parquet: {SECRET}", "a.parquet: not a Parquet file"),
+        ("a.parquet", parquet_of(SECRET.encode() + b"\xff"), "a.parquet: holds a text that is not UTF-8"),
         ("a.xlsx", SECRET, "a.xlsx: the name must end in one of .csv, .tsv, .jsonl, .parquet"),
     ],
 )

@@ -13,7 +13,7 @@ from artifact.repository import Artifact
 from tests.training import tiny
 from tests.training.findings import findings
 from training.advice import Advice
-from training.earlier import explore_folder, explored, folds_folder, folds_of, keep_explored
+from training.earlier import explore_folder, explored, keep_explored
 from training.evaluation import evaluate_recipe
 from training.explore_page import explore_to_page
 from training.keys import explored_key
@@ -83,9 +83,10 @@ def test_folds_land_in_the_manifest_the_card_and_the_report(tmp_path: Path, monk
     assert told.metrics == found.mean
     assert f"the mean over 2 folds of {told.rows:,} rows" in (after.path / "MODEL_CARD.md").read_text()
     assert "<h2>Cross-validation</h2>" in (after.path / "report.html").read_text()
-    prepared = findings().prepared
-    assert folds_of(load_recipe(tmp_path / "longer.toml"), prepared) == ()
-    assert not folds_folder(load_recipe(tmp_path / "longer.toml"), prepared).exists()
+    longer = published(Path(), "longer.toml")
+    assert longer.manifest.provenance.folds == ()
+    evaluate_recipe("longer.toml", 2, console, run_dir=tmp_path / "elsewhere")
+    assert published(Path(), "longer.toml").manifest.version == longer.manifest.version
 
 
 def look(home: Path) -> list[Advice]:
@@ -102,9 +103,9 @@ def look(home: Path) -> list[Advice]:
     return advice
 
 
-def published(home: Path) -> Artifact:
+def published(home: Path, recipe: str = "recipe.toml") -> Artifact:
     return train(
-        load_recipe(home / "recipe.toml"),
+        load_recipe(home / recipe),
         home / "models",
         home / "run",
         cache=home / "cache",

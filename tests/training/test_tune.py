@@ -118,15 +118,19 @@ def test_a_bad_trial_is_pruned_and_a_broken_one_is_noted(home: Path) -> None:
 
 
 def test_every_trial_that_is_over_has_a_line(home: Path) -> None:
-    space = {"learning_rate": {"choices": [5e-3, 2e-3]}, "frozen_layers": {"choices": [0, 9]}}
-    recipe = searching(home, space, sampler="grid", prune=False)
+    space = {"learning_rate": {"choices": [5e-3, 1e-7]}, "frozen_layers": {"choices": [0, 9]}}
+    recipe = searching(home, space, sampler="grid", objective="log_loss", warmup_trials=1)
     for jobs in (1, 2):
         said = io.StringIO()
-        tune(recipe, home / f"told-{jobs}", jobs=jobs, cache=home / "cache", console=Console(file=said, width=300))
-        lines = [line for line in said.getvalue().splitlines() if line.startswith("✓ trial")]
-        assert len(lines) == 4
-        assert sum(": accuracy 0." in line for line in lines) == 2
-        assert sum(": fail with" in line for line in lines) == 2
+        found = tune(
+            recipe, home / f"told-{jobs}", jobs=jobs, cache=home / "cache", console=Console(file=said, width=300)
+        )
+        lines = sorted(line for line in said.getvalue().splitlines() if line.startswith("✓ trial"))
+        states = [trial.state for trial in found.trials]
+        assert len(lines) == len(states) == 4
+        for state, line in zip(states, lines, strict=True):
+            assert ({"complete": ": log_loss ", "pruned": ": pruned with"}.get(state) or ": fail: training.f") in line
+        assert states.count("fail") == 2
 
 
 def test_tpe_proposes_within_the_space(home: Path) -> None:

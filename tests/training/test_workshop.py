@@ -53,6 +53,16 @@ def test_a_cut_is_built_and_forgotten(opened: Opened, tmp_path: Path, name: str)
     assert not folder.exists()
 
 
+def test_another_arithmetic_or_number_of_threads_is_another_model(opened: Opened, tmp_path: Path) -> None:
+    tuned = fine_tune(RECIPE, opened.prepared, opened.encoder, opened.folder / "fine-tune", opened.line.progress)
+    changed: tuple[dict[str, object], ...] = ({}, {"precision": "bf16"}, {"threads": 7})
+    keys = {
+        Workshop(opened, tuned.model_copy(update=change), (), tmp_path, Steps(tmp_path)).key(parse("layers=1").model)
+        for change in changed
+    }
+    assert len(keys) == 3
+
+
 def test_nothing_to_do_is_the_fine_tuned_model_itself(opened: Opened, tmp_path: Path) -> None:
     shop = workshop(opened, tmp_path)
     shop.forget(())
