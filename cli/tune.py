@@ -47,7 +47,7 @@ def tune(
 
 def trials_table(found: "Tuned") -> object:
     """Every trial; the best, and with two objectives those that no other beats, with a star."""
-    from training.tune_report import mean_interval
+    from training.tune_report import mean_interval, short
 
     names = list(dict.fromkeys(name for trial in found.trials for name in trial.values))
     timed = any(trial.latency_seconds is not None for trial in found.trials)
@@ -55,7 +55,7 @@ def trials_table(found: "Tuned") -> object:
     for trial in found.trials:
         quality = "" if trial.quality is None else f"{trial.quality:.4f}{mean_interval(trial)}"
         latency = "" if trial.latency_seconds is None else f"{trial.latency_seconds * 1e3:.1f}"
-        values = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in trial.values.values()]
+        values = [short(value) for value in trial.values.values()]
         star = "* " if trial.number in found.front else ""
         rows.append(
             [f"{star}{trial.number}", trial.state, quality, *([latency] * timed), f"{trial.seconds:.0f}", *values]

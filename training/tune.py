@@ -23,6 +23,7 @@ import tomli_w
 import torch
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.markup import escape
 
 from artifact.files import cache_dir, write_atomically
 from training.disk import disk_errors
@@ -39,7 +40,7 @@ from training.space import cells, check_space, with_values
 from training.steps import key_of, only_user
 from training.study import CURVE, INTERVAL, REASON, check_study, direction, finished, open_study, take_up
 from training.trial import Task, TrialFailed, objective
-from training.tune_report import TrialResult, Tuned, render_study
+from training.tune_report import TrialResult, Tuned, render_study, short
 
 _STOPPED: Final = "stopped"
 _POLL_SECONDS: Final = 0.5
@@ -128,8 +129,8 @@ def _in_words(result: TrialResult, objective: str) -> tuple[str, float]:
     """What a trial came to, and its seconds."""
     done = result.state == "complete" and result.quality is not None
     came_to = f"{objective} {result.quality:.4f}" if done else ": ".join(filter(None, (result.state, result.note)))
-    values = ", ".join(f"{name} = {value}" for name, value in result.values.items())
-    return f"{result.number}: {came_to} with {values}", result.seconds
+    values = ", ".join(f"{name.rpartition('.')[2]} = {short(value)}" for name, value in result.values.items())
+    return escape(f"{result.number}: {came_to} with {values}"), result.seconds
 
 
 def _shares(missing: int, jobs: int) -> list[int]:

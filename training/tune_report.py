@@ -191,6 +191,11 @@ def _row(trial: TrialResult, names: Sequence[str], tuned: Tuned, *, latency: boo
     return [*cells, *(_shown(trial.values.get(name)) for name in names), escape(trial.note)]
 
 
+def short(value: bool | int | float | str) -> str:
+    """A value that was tried, with as many digits as people compare."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _shown(value: object) -> str:
     if value is None:
         return NOT_MEASURED
