@@ -386,7 +386,8 @@ class Run:
     def _say_refused(self, results: Sequence[VariantResult]) -> None:
         for result in results:
             if not result.published:
-                self._line.console.print(f"  [yellow]{result.name} is not published:[/yellow] {result.reason}")
+                told = f"  [yellow]{result.name} is not published:[/yellow] {result.reason}"
+                self._line.console.print(told, soft_wrap=True)
 
     def _assess(self, judged: Manifest, gate_key: str, temperature: float | None) -> Assessment:
         """Where the first variant is weaker, for whom, and under what changes, through the serving code."""
