@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Final
 
-from artifact.manifest import FoldsResult, Manifest, Provenance, VariantResult
+from artifact.manifest import Explored, FoldsResult, Manifest, Provenance, VariantResult
 from training.assess_page import assessment_sections, evaluation_plots, metrics_table, signed
 from training.charts import Axes, Series, line_chart
 from training.evaluate import Evaluation
@@ -99,6 +99,7 @@ def render_report(findings: Findings) -> str:
         section("Speed", _speed(findings.manifest.gate.variants)),
         *([section("Smaller versions", findings.tradeoffs)] if findings.tradeoffs else []),
         section("The data", _data(findings)),
+        *_explored(findings.manifest.provenance.explored),
         section("Where it comes from", _provenance(findings)),
     )
     return page(f"{findings.manifest.name}: training report", _header(findings) + "".join(sections))
@@ -330,7 +331,6 @@ def _data(findings: Findings) -> str:
             table(("Split", "Rows", *map(escape, prepared.labels)), balance, kind="counts"),
         )
         + "".join(_more_counts(prepared))
-        + "".join(_explored(findings.manifest.provenance))
         + "</div>"
     )
 
@@ -350,10 +350,10 @@ def _more_counts(prepared: Prepared) -> Iterator[str]:
             yield figure(caption, table(("", unit), rows, kind="counts"))
 
 
-def _explored(provenance: Provenance) -> Iterator[str]:
+def _explored(found: Sequence[Explored]) -> Iterator[str]:
     """What `slipway explore` found in these rows, where somebody asked."""
-    if rows := [(escape(each.topic), level_badge(each.level), escape(each.found)) for each in provenance.explored]:
-        yield figure("What exploring the rows found", table(("About", "", "Found"), rows, kind="advice"))
+    if rows := [(escape(each.topic), level_badge(each.level), escape(each.found)) for each in found]:
+        yield section("What exploring the rows found", table(("About", "", "Found"), rows, kind="advice"))
 
 
 def _label_cell(split: Split, index: int) -> str:
