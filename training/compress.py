@@ -26,6 +26,7 @@ from artifact.repository import Artifact
 from inference.tasks.text import normalize_text
 from training import gate
 from training.candidates import REFERENCE, Candidate
+from training.data import first_bad_byte
 from training.errors import DataInvalid, TargetMissed, TrainingError
 from training.evaluate import paired_accuracy_difference
 from training.export import CANDIDATES, export_model
@@ -97,7 +98,8 @@ def read_unlabelled(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataInvalid(f"--unlabelled {path.name}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+        byte = first_bad_byte(path)
+        raise DataInvalid(f"--unlabelled {path.name}: not UTF-8 (byte {byte}); save it as UTF-8") from error
     except OSError as error:
         raise DataInvalid(f"--unlabelled {path}: {error.strerror or 'cannot be read'}") from error
     found = tuple(dict.fromkeys(text for line in lines if (text := normalize_text(line))))

@@ -146,12 +146,12 @@ def read_records(path: Path, columns: Sequence[str] | None = None, *, field: str
     try:
         yield from reader(path)
     except UnicodeDecodeError as error:
-        raise DataInvalid(f"{path.name}: not UTF-8 (byte {_first_bad_byte(path)}); save it as UTF-8") from error
+        raise DataInvalid(f"{path.name}: not UTF-8 (byte {first_bad_byte(path)}); save it as UTF-8") from error
     except OSError as error:
         raise SourceUnavailable(f"{field} {path}: {error.strerror or 'cannot be read'}") from error
 
 
-def _first_bad_byte(path: Path) -> int:
+def first_bad_byte(path: Path) -> int:
     """Where a file stops being UTF-8, from 0: the reader's own error counts from the piece it was reading."""
     decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
     with path.open("rb") as stream:

@@ -113,8 +113,8 @@ def _explored(findings: Findings) -> str:
     if not explored:
         return f"Words that give a label away, doubtful labels, scripts and languages, broken texts: {NOT_MEASURED}."
     odd = [each for each in explored if each.level != "good"]
-    topics = {each.topic.lower(): None for each in explored if each.level == "good"}
-    fine = ", ".join(topic for topic in topics if topic not in {each.topic.lower() for each in odd})
+    topics = dict.fromkeys(each.topic for each in explored)
+    fine = ", ".join(topic.lower() for topic in topics if topic not in {each.topic for each in odd})
     told = f"By `slipway explore`{f'; nothing odd about: {fine}' if fine else ''}."
     if not odd:
         return told

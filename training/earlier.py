@@ -3,7 +3,7 @@
 `slipway explore` and `slipway evaluate RECIPE --folds` leave their findings in folders below `runs/NAME`; they land in
 the manifest, the report and the cards of what is trained afterwards. Each lies under a key of what it was found in
 (training/keys.py): what was found of other prepared rows, with another encoder or by other code, is as if it were not
-there, and what nobody asked reads "not measured".
+there, and what nobody asked reads "not measured". `encoder` is always the digest of one.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from training.folds import CrossValidation
 from training.keys import explored_key, folds_key, run_key
 from training.prepare import Prepared
 from training.recipe import Recipe
-from training.sources import EncoderFolder
 from training.steps import Steps
 
 _FINDINGS: Final = "findings"
@@ -39,24 +38,22 @@ def keep_explored(steps: Steps, key: str, advice: Sequence[Advice]) -> None:
     steps.save(_FINDINGS, key, tuple[Explored, ...], found)
 
 
-def explored(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder) -> tuple[Explored, ...]:
+def explored(recipe: Recipe, prepared: Prepared, encoder: str) -> tuple[Explored, ...]:
     """What exploring said of these rows; nothing where they were not explored."""
-    steps, key = Steps(explore_folder(recipe)), explored_key(recipe, prepared, encoder.path)
+    steps, key = Steps(explore_folder(recipe)), explored_key(recipe, prepared, encoder)
     return steps.load(_FINDINGS, key, tuple[Explored, ...]) or ()
 
 
-def keep_folds(
-    folder: Path, recipe: Recipe, prepared: Prepared, encoder: EncoderFolder, found: CrossValidation
-) -> None:
+def keep_folds(folder: Path, recipe: Recipe, prepared: Prepared, encoder: str, found: CrossValidation) -> None:
     """Keep the means over folds of fine-tuned models; the last number of folds counts. Raises TrainingError."""
     rows = sum(fold.rows for fold in found.folds)
     result = FoldsResult(by=found.kind, models=len(found.folds), rows=rows, metrics=found.mean)
-    Steps(folder / "steps").save(_step(found.kind), folds_key(recipe, prepared, encoder.path), FoldsResult, result)
+    Steps(folder / "steps").save(_step(found.kind), folds_key(recipe, prepared, encoder), FoldsResult, result)
 
 
-def folds_of(recipe: Recipe, prepared: Prepared, encoder: EncoderFolder) -> tuple[FoldsResult, ...]:
+def folds_of(recipe: Recipe, prepared: Prepared, encoder: str) -> tuple[FoldsResult, ...]:
     """What cross-validating this recipe over these rows came to: in folds, by source, both or neither."""
-    steps, key = Steps(folds_folder(recipe, prepared) / "steps"), folds_key(recipe, prepared, encoder.path)
+    steps, key = Steps(folds_folder(recipe, prepared) / "steps"), folds_key(recipe, prepared, encoder)
     found = (steps.load(_step(kind), key, FoldsResult) for kind in _KINDS)
     return tuple(each for each in found if each is not None)
 

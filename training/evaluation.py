@@ -27,6 +27,7 @@ from training.errors import EvaluationInvalid, RecipeInvalid, TrainingError
 from training.evaluate import Evaluation, evaluate
 from training.fold_plan import NOTHING, FoldPlan, Folds, check_folds
 from training.folds import CrossValidation, FoldResult, Validated, compare_held_out, cross_validate
+from training.keys import encoder_digest
 from training.labelled import file_rows, prepared_again, reading_for, recipe_of, rows_of
 from training.page import shown
 from training.prepare import Prepared, prepare
@@ -313,7 +314,7 @@ def _in_folds(
             on_fold=lambda fold: _say(console, ready.title, plan.folds, fold),
         )
         if not baseline and not validated.found.beside_another:
-            keep_folds(folder, recipe, prepared, ready.encoder, validated.found)
+            keep_folds(folder, recipe, prepared, encoder_digest(ready.encoder.path), validated.found)
     return replace(validated, found=validated.found.model_copy(update={"recipe": ready.title}))
 
 

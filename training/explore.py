@@ -195,7 +195,8 @@ class Explorer:
         second = self.read_other(against) if against else None
         table = read_table(self.recipe, self.cache, self.progress)
         encoder = fetch_encoder(self.recipe.encoder, self.cache, self.progress)
-        key = self._key(table, encoder)
+        digest = encoder_digest(encoder.path)
+        key = self._key(table, digest)
         survey, sampled = self._once("survey", tuple[Survey, list[Sampled]], key, lambda: self._survey(table, encoder))
         return Exploration(
             name=table.name,
@@ -205,7 +206,7 @@ class Explorer:
             sources=dict(Counter(row.source for row in table.rows if row.source)),
             transforms=self.recipe.prepare.transforms,
             survey=survey,
-            outcome=self._once("outcome", Outcome, key, lambda: self._outcome(table, encoder)),
+            outcome=self._once("outcome", Outcome, key, lambda: self._outcome(table, digest)),
             sample=self._once("sample", Sample, key, lambda: self._sample(table, sampled)),
             held_out=self._held_out(others, table, key),
             drift=self._drift(second, sampled, key) if second else None,
@@ -216,10 +217,10 @@ class Explorer:
         found = self.steps.load(name, key, kind)
         return self.steps.save(name, key, kind, work()) if found is None else found
 
-    def _key(self, table: Table, encoder: EncoderFolder) -> str:
-        """Of all that goes into every step."""
+    def _key(self, table: Table, encoder: str) -> str:
+        """Of all that goes into every step; `encoder` is its digest."""
         rows = digest_of(f"{row.source}\0{row.number}\0{row.label}\0{row.rating}\0{row.text}" for row in table.rows)
-        return key_of(code_key(), self.recipe.model_dump(mode="json"), rows, encoder_digest(encoder.path))
+        return key_of(code_key(), self.recipe.model_dump(mode="json"), rows, encoder)
 
     def read_other(self, path: Path) -> Other:
         """A table with the same text column. Raises DataInvalid, SourceUnavailable."""
@@ -243,13 +244,13 @@ class Explorer:
             surveyor.see(number, row)
         return surveyor.finish(encoder.name), surveyor.sample()
 
-    def _outcome(self, table: Table, encoder: EncoderFolder) -> Outcome:
+    def _outcome(self, table: Table, encoder: str) -> Outcome:
         trace, prepared, refusal = Trace(), None, ""
         try:
             prepared = prepare(table, self.recipe, self.progress, trace)
         except DataInvalid as error:
             refusal = error.message
-        key = explored_key(self.recipe, prepared, encoder.path) if prepared else ""
+        key = explored_key(self.recipe, prepared, encoder) if prepared else ""
         return _outcome(trace, prepared, refusal, key)
 
     def _sample(self, table: Table, sampled: Sequence[Sampled]) -> Sample:

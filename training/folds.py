@@ -234,6 +234,11 @@ class _Job:
         """Of all places, one after another."""
         return tuple(text for rows in self.elsewhere for text in rows.texts)
 
+    @cached_property
+    def encoder_digest(self) -> str:
+        """Of the folder that every fold starts from."""
+        return encoder_digest(self.encoder.path)
+
     def result(self, fold: int) -> tuple[FoldResult, Floats]:
         """The fold's metrics, and its scores of the rows it held out, from kept scores where there are any."""
         steps, name = Steps(self.run_dir / "steps"), f"{self.title}-{self.plan.folds}-fold-{fold}"
@@ -266,7 +271,7 @@ class _Job:
     def _key(self, fold: int) -> str:
         # Not the code, which the steps of a pipeline are keyed by: a fold is kept on the terms of a fine-tuning.
         parts = [run_key(self.recipe, self.prepared), self.prepared.fingerprint, self.title, *self.plan.key(fold)]
-        parts.append(encoder_digest(self.encoder.path))
+        parts.append(self.encoder_digest)
         return key_of(*parts, *([key_of(*self.texts_elsewhere)] if self.elsewhere else []))
 
     def scores(self, fold: int, steps: Steps) -> Floats:

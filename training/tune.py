@@ -31,6 +31,7 @@ from training.errors import TrainingError
 from training.fold_plan import FoldPlan
 from training.keys import run_key
 from training.line import Line
+from training.precision import torch_threads
 from training.prepare import Prepared
 from training.progress import progress_on
 from training.quiet import quiet
@@ -175,19 +176,14 @@ def _work(task: Task, count: int, worker: int, follow: Callable[[], None] = lamb
     """Run `count` trials. One that fails as training can fail is noted with its reason, and the study goes on."""
     if not count:
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(task.threads)
     parent = os.getppid() if worker else None
-    try:
-        with quiet():
-            open_study(task.recipe, task.folder, worker).optimize(
-                lambda trial: objective(task, trial, parent),
-                n_trials=count,
-                catch=(TrialFailed,),
-                callbacks=[lambda *_: follow()],
-            )
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(task.threads), quiet():
+        open_study(task.recipe, task.folder, worker).optimize(
+            lambda trial: objective(task, trial, parent),
+            n_trials=count,
+            catch=(TrialFailed,),
+            callbacks=[lambda *_: follow()],
+        )
 
 
 def _tuned(study: optuna.Study, recipe: Recipe, folder: Path) -> Tuned:

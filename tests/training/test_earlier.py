@@ -16,34 +16,33 @@ from training.advice import Advice
 from training.earlier import explore_folder, explored, keep_explored
 from training.evaluation import evaluate_recipe
 from training.explore_page import explore_to_page
-from training.keys import explored_key
+from training.keys import encoder_digest, explored_key
 from training.pipeline import train
 from training.recipe import load_recipe
 from training.sources import EncoderFolder
 from training.steps import Steps
 
+DIGEST = "a digest"
 ADVICE = Advice("Words", "warn", "3 words stand under one label all but always.", "Nothing.")
 
 
-def test_facts_are_kept_for_what_they_were_found_in(
-    tmp_path: Path, encoder: EncoderFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_facts_are_kept_for_what_they_were_found_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe, prepared = tiny.recipe(), findings().prepared
-    assert explored(recipe, prepared, encoder) == ()
-    keep_explored(Steps(explore_folder(recipe)), explored_key(recipe, prepared, encoder.path), [ADVICE])
-    assert explored(recipe, prepared, encoder) == (Explored(topic="Words", level="warn", found=ADVICE.found),)
-    assert explored(recipe, replace(prepared, fingerprint="sha256:b"), encoder) == ()
+    assert explored(recipe, prepared, DIGEST) == ()
+    keep_explored(Steps(explore_folder(recipe)), explored_key(recipe, prepared, DIGEST), [ADVICE])
+    assert explored(recipe, prepared, DIGEST) == (Explored(topic="Words", level="warn", found=ADVICE.found),)
+    assert explored(recipe, replace(prepared, fingerprint="sha256:b"), DIGEST) == ()
 
 
 def test_other_counts_tokens_or_encoders_are_other_findings(tmp_path: Path, encoder: EncoderFolder) -> None:
     recipe, prepared = tiny.recipe(), findings().prepared
-    key = explored_key(recipe, prepared, encoder.path)
-    assert explored_key(tiny.recipe(training__epochs=1), prepared, encoder.path) == key
-    assert explored_key(recipe, replace(prepared, counts={"read": 1}), encoder.path) != key
-    assert explored_key(recipe, replace(prepared, fingerprint="sha256:b"), encoder.path) != key
-    assert explored_key(tiny.recipe(training__max_tokens=16), prepared, encoder.path) != key
-    assert explored_key(recipe, prepared, tiny.encoder_folder(tmp_path, layers=1).path) != key
+    key = explored_key(recipe, prepared, digest := encoder_digest(encoder.path))
+    assert explored_key(tiny.recipe(training__epochs=1), prepared, digest) == key
+    assert explored_key(recipe, replace(prepared, counts={"read": 1}), digest) != key
+    assert explored_key(recipe, replace(prepared, fingerprint="sha256:b"), digest) != key
+    assert explored_key(tiny.recipe(training__max_tokens=16), prepared, digest) != key
+    assert explored_key(recipe, prepared, encoder_digest(tiny.encoder_folder(tmp_path, layers=1).path)) != key
 
 
 def test_the_facts_land_in_the_manifest_and_in_the_data_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
